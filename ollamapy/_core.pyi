@@ -1,0 +1,349 @@
+"""The native core: GGUF files, tokenizers, the graph compiler and the device thread (csrc/)."""
+
+from collections.abc import Sequence as SequenceOf
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE_TOKENS: int
+"""Tokens in one KV page."""
+
+class GGUFError(ValueError):
+    """A file is not what it claims to be; the message names the field and the byte offset."""
+
+@final
+class TensorInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str:
+        """The block type as the field prints it: "Q4_K"."""
+    @property
+    def type_id(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions in the file's order: the contiguous one first (a linear layer is (inputs, outputs))."""
+    @property
+    def offset(self) -> int:
+        """Byte offset from the start of the file."""
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class GGUFFile:
+    """A GGUF v2 or v3 file, checked whole before anything is used. Tensors are read with pread, nothing is mapped.
+
+    Raises GGUFError for a malformed file, OSError when it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def alignment(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+    def keys(self) -> list[str]:
+        """Metadata keys in file order."""
+    def get(self, key: str, default: Any = None) -> Any:
+        """A metadata value: int, float, bool, str or list; default when the key is absent."""
+    def array_length(self, key: str) -> int:
+        """Length of an array value without converting it. Raises KeyError for an absent key, GGUFError for a scalar."""
+    def tensors(self) -> list[TensorInfo]: ...
+    def tensor(self, name: str) -> TensorInfo:
+        """Raises KeyError."""
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """The raw bytes of a tensor. Raises KeyError, GGUFError when the file ends early."""
+    def dequantize(self, name: str) -> NDArray[np.float32]:
+        """A tensor as float32, shape reversed to NumPy's order. Raises KeyError, GGUFError."""
+
+def dequantize(type_id: int, data: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+    """Scalar reference: count values of a block type. Raises ValueError for sizes that do not fit."""
+
+@final
+class Tokenizer:
+    """The tokenizer of a GGUF file: byte-level BPE, SentencePiece or WordPiece, by tokenizer.ggml.model.
+
+    Raises GGUFError for a vocabulary that is missing, inconsistent or of an unknown kind.
+    """
+
+    def __init__(self, file: GGUFFile) -> None: ...
+    @property
+    def kind(self) -> str:
+        """"bpe", "spm" or "wordpiece"."""
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def bos(self) -> int | None: ...
+    @property
+    def eos(self) -> int | None: ...
+    @property
+    def eog(self) -> frozenset[int]:
+        """Every token that ends a generation."""
+    @property
+    def add_bos(self) -> bool: ...
+    @property
+    def add_eos(self) -> bool: ...
+    def encode(self, text: str | bytes, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Token ids. add_special adds BOS/EOS (CLS/SEP) as the file says; parse_special recognizes control tokens
+        written out in the text. The GIL is released. Invalid UTF-8 is read as U+FFFD."""
+    def decode(self, tokens: SequenceOf[int], special: bool = False) -> bytes:
+        """The bytes of tokens; control tokens only if special. Raises ValueError for an id out of range."""
+    def piece(self, token: int, special: bool = False) -> bytes: ...
+    def token_text(self, token: int) -> str:
+        """The token as the vocabulary writes it."""
+    def is_control(self, token: int) -> bool: ...
+
+@final
+class Detokenizer:
+    """Streams tokens into text and never emits a part of a character."""
+
+    def __init__(self, tokenizer: Tokenizer, special: bool = False) -> None: ...
+    def push(self, token: int) -> str:
+        """The text that is complete after token; invalid bytes become U+FFFD."""
+    def flush(self) -> str:
+        """Ends the stream; an incomplete last character is dropped."""
+    @property
+    def pending(self) -> int:
+        """Bytes held back."""
+
+@final
+class Device:
+    """The CPU: an instruction set and a process-wide thread pool.
+
+    threads 0 takes the number of CPUs this process may use (affinity and cgroup quota). isa "" takes the widest
+    that the CPU runs. Raises ValueError for an instruction set that the CPU lacks.
+    """
+
+    def __init__(self, threads: int = 0, isa: str = "") -> None: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+
+def available_isas() -> list[str]:
+    """Instruction sets that this CPU can run, widest first: "avx512", "avx2", "portable"."""
+
+@final
+class Weights:
+    """The tensors of a file, repacked for a device on first use and shared by all programs of the model."""
+
+    def __init__(self, file: GGUFFile, device: Device) -> None: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes resident now."""
+
+@final
+class Value:
+    """A node of a graph: a matrix of symbolic rows by width float32 values."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def rows(self) -> str:
+        """"tokens", "logits" (rows that will be sampled) or "sequences"."""
+    def __add__(self, other: Value) -> Value: ...
+
+@final
+class Graph:
+    """Writes a transformer down once; compile() fuses it, plans its memory and returns the Program.
+
+    Weights are named as in the file. Every method raises GGUFError for a missing tensor or one of the wrong shape
+    and ValueError for values that do not fit together.
+    """
+
+    def __init__(self, weights: Weights) -> None: ...
+    def has(self, weight: str) -> bool: ...
+    def shape(self, weight: str) -> tuple[int, ...]:
+        """The file's shape of a tensor, contiguous dimension first."""
+    def embed(self, weight: str, index: str = "token") -> Value:
+        """Rows of a table, picked by "token", "position" or "zero" (always row 0)."""
+    def scale(self, x: Value, factor: float) -> Value: ...
+    def add(self, a: Value, b: Value) -> Value: ...
+    def rms_norm(self, x: Value, weight: str, eps: float, head_dim: int = 0) -> Value:
+        """RMSNorm over the whole width, or over each head_dim values (QK-norm)."""
+    def layer_norm(self, x: Value, weight: str, bias: str, eps: float) -> Value: ...
+    def linear(self, x: Value, weight: str, bias: str = "") -> Value: ...
+    def rope(
+        self,
+        x: Value,
+        head_dim: int,
+        base: float,
+        pairing: str,
+        rotary_dims: int = 0,
+        linear_scale: float = 1.0,
+        factors: str = "",
+    ) -> Value:
+        """Rotary embedding. pairing is "interleaved" or "halves"; positions are divided by linear_scale; factors
+        names a tensor of rotary_dims / 2 divisors of the frequencies (Llama 3)."""
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        head_dim: int,
+        scale: float,
+        window: int = 0,
+        bidirectional: bool = False,
+        softcap: float = 0.0,
+    ) -> Value:
+        """Attention over the sequence. Causal layers keep K and V in the paged cache, in the layer group of their
+        window (0: global); a token sees itself and the window - 1 tokens before it. A bidirectional layer sees the whole
+        sequence of the same step and caches nothing."""
+    def silu(self, x: Value) -> Value: ...
+    def gelu(self, x: Value, approximate: str = "tanh") -> Value:
+        """approximate: "tanh" or "none" (erf)."""
+    def swiglu(self, gate: Value, up: Value) -> Value: ...
+    def geglu(self, gate: Value, up: Value) -> Value: ...
+    def softcap(self, x: Value, cap: float) -> Value: ...
+    def select_logit_rows(self, x: Value) -> Value:
+        """Keeps the rows that will be sampled: everything after it is computed for them alone."""
+    def pool(self, x: Value, kind: str, normalize: bool = True) -> Value:
+        """One row per sequence: "mean", "cls" or "last"; normalize divides by the L2 norm."""
+    def compile(self, output: Value, max_rows: int = 512, max_outputs: int = 64) -> Program:
+        """max_rows: most tokens in one step; max_outputs: most logit rows (or sequences of a pooled graph)."""
+
+@final
+class LayerGroup:
+    @property
+    def window(self) -> int:
+        """0: global."""
+    @property
+    def layers(self) -> int: ...
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page over all layers of the group."""
+
+@final
+class Program:
+    """A flat list of kernel calls over one arena."""
+
+    @property
+    def kind(self) -> str:
+        """"logits" or "pooled"."""
+    @property
+    def output_width(self) -> int: ...
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def max_outputs(self) -> int: ...
+    @property
+    def groups(self) -> list[LayerGroup]:
+        """Layer groups of the KV cache, in the order of page tables. A bidirectional program has one group of one
+        layer whose pages are scratch for one step."""
+    @property
+    def arena_bytes(self) -> int: ...
+    def describe(self) -> str:
+        """The instructions, one a line."""
+
+@final
+class KVCache:
+    """The pages of a model: one pool per layer group, f16. Memory is taken from the system as pages are touched.
+
+    Raises ValueError when pages does not have one count per group, MemoryError when the reservation is refused.
+    """
+
+    def __init__(self, program: Program, pages: SequenceOf[int]) -> None: ...
+    @property
+    def pages(self) -> list[int]: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved."""
+
+@final
+class SamplingParams:
+    """How a token is drawn, in Ollama's order: penalties, top_k, typical_p, top_p, min_p, temperature.
+
+    temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position). logprobs < 0: none; n >= 0: the
+    chosen token's and the n best, of the model before all of these. Raises ValueError for values out of range or NaN.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.9,
+        min_p: float = 0.0,
+        typical_p: float = 1.0,
+        repeat_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repeat_last_n: int = 64,
+        seed: int = 0,
+        branch: int = 0,
+        logprobs: int = -1,
+    ) -> None: ...
+
+def sample(
+    logits: NDArray[np.float32], history: SequenceOf[int], params: SamplingParams, position: int
+) -> tuple[int, float, list[tuple[int, float]]]:
+    """One draw outside a step: (token, its logprob or nan, the top logprobs). Raises ValueError for NaN logits."""
+
+@final
+class Sequence:
+    """Tokens of one request in the core: the prompt, then what was sampled. The device thread appends to it, so a
+    step may be planned before the token it starts from is known."""
+
+    def __init__(self, tokens: SequenceOf[int], sampling: SamplingParams | None = None) -> None: ...
+    def set_page(self, group: int, index: int, page: int) -> None:
+        """Page table entry: positions [32 index, 32 index + 32) of group lie in page; -1 drops it."""
+
+@final
+class Sample:
+    @property
+    def item(self) -> int:
+        """Index of the step item."""
+    @property
+    def token(self) -> int: ...
+    @property
+    def logprob(self) -> float:
+        """nan when logprobs were not asked for."""
+    @property
+    def top(self) -> list[tuple[int, float]]: ...
+
+@final
+class StepResult:
+    @property
+    def step(self) -> int: ...
+    @property
+    def started(self) -> float:
+        """time.monotonic() when the step began."""
+    @property
+    def ended(self) -> float: ...
+    @property
+    def samples(self) -> list[Sample]: ...
+    @property
+    def output(self) -> NDArray[np.float32] | None:
+        """Pooled rows [sequences, width] of a pooled program; the logit rows of a step submitted with want_logits."""
+    @property
+    def error(self) -> str | None: ...
+
+@final
+class Runner:
+    """The device thread: runs submitted steps one after the other without the GIL, samples, and feeds the sampled
+    token to the next step inside the core. It signals fileno() once per finished step."""
+
+    def __init__(self, device: Device) -> None: ...
+    def fileno(self) -> int: ...
+    def submit(
+        self,
+        program: Program,
+        cache: KVCache,
+        items: SequenceOf[tuple[Sequence, int, int, int]],
+        want_logits: bool = False,
+    ) -> int:
+        """Queue a step and return its number. An item is (sequence, first position, tokens, outputs): its tokens are
+        read from the sequence when the step runs; the last `outputs` rows get logits (0: none, 1: sample; more only
+        with want_logits). With want_logits nothing is sampled and the logit rows come back.
+        Raises ValueError for a step that does not fit the program, pages that are missing or out of range."""
+    def drain(self) -> list[StepResult]:
+        """Results that are ready; never blocks."""
+    def wait(self) -> list[StepResult]:
+        """Block until every submitted step has ended and return the results not yet drained. The GIL is released."""
+    def close(self) -> None:
+        """Finish queued steps and end the thread."""

@@ -1,0 +1,93 @@
+"""The types everything agrees on: the internal request and the delta.
+
+Dialects (server/) build a GenerationRequest and encode Deltas; the engine turns one into the other. Neither knows the
+other's world: no HTTP here, no tensors there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DoneReason = Literal["stop", "length", "load", "unload"]
+
+
+@dataclass(slots=True)
+class SamplingOptions:
+    """How a token is drawn; the defaults are Ollama's."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last_n: int = 64  # 0: off, -1: num_ctx
+    seed: int | None = None  # None: drawn anew for each request
+
+
+@dataclass(slots=True)
+class GenerationRequest:
+    """One prompt to be continued. Token ids only: templates and tokenizing lie behind us."""
+
+    prompt: list[int]
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    num_ctx: int = 4096
+    num_predict: int = -1  # <= 0: no limit of one's own (the answer still ends after 10 * num_ctx tokens)
+    num_keep: int = 4
+    stop: tuple[str, ...] = ()
+    shift: bool = True  # when the window is full: keep num_keep tokens and the newer half, else end with "length"
+    truncate: bool = True  # when the prompt exceeds num_ctx: cut it the same way, else raise ContextLengthError
+    logprobs: int = -1  # < 0: none; n >= 0: the token's own and the n best
+
+
+@dataclass(slots=True)
+class TokenLogprob:
+    """The model's own log probability of a token, before penalties, cuts and temperature."""
+
+    token: int
+    text: str
+    data: bytes  # the token's bytes, which may be a part of a character
+    logprob: float
+    top: list[TokenLogprob] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request cost. Durations are nanoseconds, measured on the device thread's clock."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    load_ns: int = 0
+    prompt_ns: int = 0
+    completion_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(slots=True)
+class Delta:
+    """A piece of an answer. The last one has done_reason and usage; its text may be empty."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    done_reason: DoneReason | None = None
+    stop: str | None = None  # the stop sequence that ended it
+    usage: Usage | None = None
+
+
+class RequestError(ValueError):
+    """A request that cannot be served as it is; a dialect answers it with status."""
+
+    status = 400
+
+
+class ContextLengthError(RequestError):
+    """The input does not fit the context and the request forbids cutting it."""
+
+
+class EngineError(RuntimeError):
+    """The engine failed while it worked on a request."""
