@@ -89,7 +89,7 @@ void tokenize(const Model& model) {
         std::string hex, text;
         line >> add_special >> parse_special >> hex;
         for (size_t i = 0; i + 1 < hex.size(); i += 2) text += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
-        Tokens ids(text.size() + 16);
+        Tokens ids(4 * text.size() + 16);
         const int32_t n = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
                                          static_cast<int32_t>(ids.size()), add_special, parse_special);
         if (n < 0) throw std::runtime_error("llama_tokenize failed");
