@@ -30,6 +30,9 @@ using Bytes = py::array_t<uint8_t, py::array::c_style>;
 // Tables that this CPU can run, widest first.
 std::vector<const cpu::MatmulKernels*> usable_tables() {
     std::vector<const cpu::MatmulKernels*> tables;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+        tables.push_back(&cpu::matmul_avx2());
+    }
     tables.push_back(&cpu::matmul_portable());
     return tables;
 }
