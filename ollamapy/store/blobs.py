@@ -1,9 +1,9 @@
 """Content by SHA-256: `blobs/sha256-…`, each written whole or not at all.
 
 A blob is written to a hidden file beside its place, locked by its writer, then renamed. A writer that died
-leaves a hidden file that nobody locks: tidy() removes it. Between writing blobs and the manifest that names them
-a writer holds the folder's shared lock (writing()), so that nobody prunes what is not named yet; the kernel drops
-the lock with the process.
+leaves a hidden file that nobody locks: tidy() removes it. Between writing blobs and the manifest that names
+them a writer holds the folder's shared lock (writing()), so that nobody prunes what is not named yet; the
+kernel drops the lock with the process.
 """
 
 from __future__ import annotations

