@@ -14,6 +14,15 @@ from ollamapy.server.duration import DurationError, keep_alive
 DEFAULT_PORT = 11434
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
 _APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*")
+DEFAULT_ORIGINS = (
+    *(
+        f"{scheme}://{host}{port}"
+        for host in _LOCAL_HOSTS
+        for scheme in ("http", "https")
+        for port in ("", ":*")
+    ),
+    *_APP_ORIGINS,
+)
 _SCHEME_PORTS = {"http": 80, "https": 443}
 
 _log = logging.getLogger("ollamapy")
@@ -80,7 +89,7 @@ class Settings:
 
     address: Address = field(default_factory=lambda: parse_host(""))
     models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
-    origins: tuple[str, ...] = ()
+    origins: tuple[str, ...] = DEFAULT_ORIGINS
     keep_alive: float = 300.0  # seconds
     context_length: int = 4096
     max_loaded_models: int = 3
@@ -120,16 +129,13 @@ class Settings:
             return fallback if found is None else found
 
         origins = [origin.strip() for origin in text("OLLAMA_ORIGINS").split(",") if origin.strip()]
-        for host in _LOCAL_HOSTS:
-            for scheme in ("http", "https"):
-                origins += [f"{scheme}://{host}", f"{scheme}://{host}:*"]
         for name in ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION", "OLLAMA_NUM_PARALLEL"):
             if text(name) not in ("", "0", "1", "f16", "true", "false"):
                 _log.warning("%s=%s has no effect yet", name, text(name))
         return cls(
             address=parse_host(text("OLLAMA_HOST")),
             models=Path(text("OLLAMA_MODELS")).expanduser() if text("OLLAMA_MODELS") else default.models,
-            origins=(*origins, *_APP_ORIGINS),
+            origins=(*origins, *DEFAULT_ORIGINS),
             keep_alive=seconds("OLLAMA_KEEP_ALIVE", default.keep_alive),
             context_length=number("OLLAMA_CONTEXT_LENGTH", default.context_length),
             max_loaded_models=number("OLLAMA_MAX_LOADED_MODELS", default.max_loaded_models),
