@@ -1,12 +1,13 @@
 // Attention over pages, written once against simd.h.
 //
-// A query is one row and one head; the queries of a call share a kv head. A segment is 256 positions. For a query
-// and a segment: scores (a chain of fma over the head dimensions, ascending), their maximum m, p = exp(score - m),
-// l = sum of p in a fixed tree, and per value dimension a chain of fma over the visible positions, ascending. Segments
-// are merged in ascending order. None of that depends on which queries run together, so tiles may have any shape.
+// A query is one row and one head; the queries of a call share a kv head. A segment is 256 positions. For a
+// query and a segment: scores (a chain of fma over the head dimensions, ascending), their maximum m, p =
+// exp(score - m), l = sum of p in a fixed tree, and per value dimension a chain of fma over the visible
+// positions, ascending. Segments are merged in ascending order. None of that depends on which queries run
+// together, so tiles may have any shape.
 //
-// A query's scores at positions that it cannot see may be computed (from whatever the page holds) but are never
-// read; its chain over values runs over its own positions only.
+// A query's scores at positions that it cannot see may be computed (from whatever the page holds) but are
+// never read; its chain over values runs over its own positions only.
 #pragma once
 
 #include "cpu/attention_layout.h"
@@ -17,7 +18,8 @@
 namespace ollamapy::cpu {
 namespace {
 
-// Register tiles: queries by vectors of positions or value dimensions. Two to four chains hide the latency of fma.
+// Register tiles: queries by vectors of positions or value dimensions. Two to four chains hide the latency of
+// fma.
 #if defined(OLLAMAPY_SIMD_AVX512)
 constexpr int kTileQueries = 8;
 constexpr int kTileVectors = 24;  // accumulators, of 32 registers
@@ -26,32 +28,43 @@ constexpr int kTileQueries = 6;
 constexpr int kTileVectors = 6;  // accumulators, of 8 pairs of registers
 #endif
 
-OLLAMAPY_LANES int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-OLLAMAPY_LANES int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+OLLAMAPY_LANES int64_t lesser(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+OLLAMAPY_LANES int64_t greater(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 
-OLLAMAPY_LANES Vec load_any(const float* p) { return load(p); }
-OLLAMAPY_LANES Vec load_any(const uint16_t* p) { return load_f16(p); }
+OLLAMAPY_LANES Vec load_any(const float* p) {
+    return load(p);
+}
+OLLAMAPY_LANES Vec load_any(const uint16_t* p) {
+    return load_f16(p);
+}
 
 // The rows of one call and what they see of one segment.
 struct Rows {
     const AttentionTask& task;
-    int64_t first;     // row in the task
-    int64_t count;     // 1 to kAttentionRows
+    int64_t first;  // row in the task
+    int64_t count;  // 1 to kAttentionRows
     int64_t kv_head;
-    int64_t group;     // query heads per kv head
+    int64_t group;                  // query heads per kv head
     int64_t begin[kAttentionRows];  // positions each row sees in the segment; begin == end: none
     int64_t end[kAttentionRows];
 
     int64_t queries() const { return count * group; }
     const float* query(int64_t i) const {
-        return task.q + (first + i / group) * task.q_stride + (kv_head * group + i % group) * task.kv.head_dim;
+        return task.q + (first + i / group) * task.q_stride +
+               (kv_head * group + i % group) * task.kv.head_dim;
     }
     float* out(int64_t i) const {
-        return task.out + (first + i / group) * task.out_stride + (kv_head * group + i % group) * task.kv.v_dim;
+        return task.out + (first + i / group) * task.out_stride +
+               (kv_head * group + i % group) * task.kv.v_dim;
     }
     const uint16_t* k_page(int64_t page) const {
         const KvLayer& kv = task.kv;
-        return kv.pool + task.pages[page] * kv.page_stride + kv.k_offset + kv_head * kv.head_dim * kPageTokens;
+        return kv.pool + task.pages[page] * kv.page_stride + kv.k_offset +
+               kv_head * kv.head_dim * kPageTokens;
     }
     const uint16_t* v_page(int64_t page) const {
         const KvLayer& kv = task.kv;
@@ -95,7 +108,7 @@ bool next_run(const Rows& rows, int64_t page, int64_t r, Run& run) {
     return run.first < run.last;
 }
 
-// ---- Scores ---------------------------------------------------------------------------------------------------
+// ---- Scores ----------------------------------------------------------------------------------------------
 
 // s[i][0, 16 N) = q[i] . k for Q queries; k is [head_dim][32 positions] from the first of these positions on.
 template <int Q, int N, class T>
@@ -163,11 +176,11 @@ void score_page(const Rows& rows, int64_t query_begin, int64_t query_end, const 
     });
 }
 
-// ---- Softmax of a segment -------------------------------------------------------------------------------------
+// ---- Softmax of a segment --------------------------------------------------------------------------------
 
-// Turns the dot products s[t] of a segment's slots t into p in place, given that those in [begin, end) are visible;
-// record gets m and l. Vector j of the segment goes to chain j % 4 of the sum. Groups of four vectors that hold no
-// visible slot are left out: they would add zeros.
+// Turns the dot products s[t] of a segment's slots t into p in place, given that those in [begin, end) are
+// visible; record gets m and l. Vector j of the segment goes to chain j % 4 of the sum. Groups of four
+// vectors that hold no visible slot are left out: they would add zeros.
 void softmax_segment(const AttentionTask& task, int64_t begin, int64_t end, float* s, float* record) {
     constexpr int64_t kGroup = 4 * kLanes;
     const float lowest = -__builtin_inff();
@@ -200,11 +213,12 @@ void softmax_segment(const AttentionTask& task, int64_t begin, int64_t end, floa
     record[1] = sum((total[0] + total[1]) + (total[2] + total[3]));
 }
 
-// ---- Values ---------------------------------------------------------------------------------------------------
+// ---- Values ----------------------------------------------------------------------------------------------
 
 // sums[i][0, 16 N) += p[i][t] * v[t] for positions t ascending.
 template <int Q, int N, class T>
-void value_tile(const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums, int64_t sum_stride) {
+void value_tile(const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums,
+                int64_t sum_stride) {
     Vec total[Q][N];
 #pragma GCC unroll 8
     for (int i = 0; i < Q; ++i) {
@@ -231,7 +245,8 @@ void value_tile(const T* v, int64_t v_stride, const float* p, int64_t positions,
 
 // The same for all value dimensions: v is [positions][v_stride], v_stride a multiple of 16.
 template <int Q, class T>
-void value_vectors(const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums, int64_t sum_stride) {
+void value_vectors(const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums,
+                   int64_t sum_stride) {
     constexpr int kMost = Q * 4 <= kTileVectors ? 4 : Q * 2 <= kTileVectors ? 2 : 1;
     int64_t d = 0;
     for (; d + kMost * kLanes <= v_stride; d += kMost * kLanes) {
@@ -261,7 +276,7 @@ void value_queries(int64_t n, const T* v, int64_t v_stride, const float* p, int6
 // The values of one page and the weights and sums of a call's queries.
 template <class T>
 struct ValuePage {
-    const T* v;           // [32][v_stride]
+    const T* v;  // [32][v_stride]
     int64_t v_stride;
     int64_t first;        // position of slot 0
     int64_t segment;      // position of the weights' column 0
@@ -275,8 +290,8 @@ struct ValuePage {
         each_tile(query_end - query_begin, [&](int64_t i, int64_t size) {
             const int64_t query = query_begin + i;
             value_queries<T>(size, v + (begin - first) * v_stride, v_stride,
-                             scores + query * kScoreStride + begin - segment, end - begin, sums + query * sum_stride,
-                             sum_stride);
+                             scores + query * kScoreStride + begin - segment, end - begin,
+                             sums + query * sum_stride, sum_stride);
         });
     }
 
@@ -318,7 +333,7 @@ void convert_v_page(const uint16_t* v, int64_t v_dim, float* out) {
     }
 }
 
-// ---- Segments -------------------------------------------------------------------------------------------------
+// ---- Segments --------------------------------------------------------------------------------------------
 
 // The records of one segment, which some row sees.
 void segment_records(const Rows& rows, int64_t segment, float* scratch, float* records) {
@@ -352,7 +367,8 @@ void segment_records(const Rows& rows, int64_t segment, float* scratch, float* r
         const int64_t r = i / rows.group;
         if (rows.begin[r] == rows.end[r]) continue;
         float* record = records + i * stride;
-        softmax_segment(rows.task, rows.begin[r] - origin, rows.end[r] - origin, scores + i * kScoreStride, record);
+        softmax_segment(rows.task, rows.begin[r] - origin, rows.end[r] - origin, scores + i * kScoreStride,
+                        record);
         memset(record + kRecordSums, 0, static_cast<size_t>(stride - kRecordSums) * sizeof(float));
     }
 
@@ -361,7 +377,7 @@ void segment_records(const Rows& rows, int64_t segment, float* scratch, float* r
         for (int64_t r = 0; next_run(rows, page, r, run); r = run.last) {
             const int64_t position = page * kPageTokens;
             if ((run.last - run.first) * rows.group <= kTileQueries && kv.v_dim % kLanes == 0) {
-                const ValuePage<uint16_t> values{rows.v_page(page), kv.v_dim, position, origin, scores,
+                const ValuePage<uint16_t> values{rows.v_page(page),     kv.v_dim, position, origin, scores,
                                                  records + kRecordSums, stride};
                 values.add_run(rows, run);
                 continue;
@@ -370,8 +386,8 @@ void segment_records(const Rows& rows, int64_t segment, float* scratch, float* r
                 convert_v_page(rows.v_page(page), kv.v_dim, scratch + at.v_page);
                 converted = scratch + at.v_page;
             }
-            const ValuePage<float> values{converted, whole_vectors(kv.v_dim), position, origin, scores,
-                                          records + kRecordSums, stride};
+            const ValuePage<float> values{converted, whole_vectors(kv.v_dim), position, origin,
+                                          scores,    records + kRecordSums,   stride};
             values.add_run(rows, run);
         }
     }
@@ -407,7 +423,7 @@ void finish_row(int64_t v_dim, const float* running, float* out) {
     }
 }
 
-// ---- What the table offers ------------------------------------------------------------------------------------
+// ---- What the table offers -------------------------------------------------------------------------------
 
 void attention_partial(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
                        int64_t segment_begin, int64_t segment_end, float* scratch, float* partials) {
@@ -429,13 +445,15 @@ void attention_merge(const AttentionTask& task, int64_t row_begin, int64_t row_e
             enter_segment(rows, s);
             const int64_t r = i / rows.group;
             if (rows.begin[r] == rows.end[r]) continue;
-            merge_record(partials + ((s - segment_begin) * rows.queries() + i) * stride, v_dim, running, rows.out(i));
+            merge_record(partials + ((s - segment_begin) * rows.queries() + i) * stride, v_dim, running,
+                         rows.out(i));
         }
         finish_row(v_dim, running, rows.out(i));
     }
 }
 
-void attention(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head, float* scratch) {
+void attention(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
+               float* scratch) {
     Rows rows = rows_of_call(task, row_begin, row_end, kv_head);
     const int64_t v_dim = task.kv.v_dim, queries = rows.queries();
     const AttentionScratch at = attention_scratch_layout(queries, task.kv.head_dim, v_dim);

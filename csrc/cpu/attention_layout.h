@@ -1,5 +1,5 @@
-// Where attention keeps its intermediate values. Used by every instruction set and by dispatch.cpp; static, so that
-// each has its own copy (simd.h says why).
+// Where attention keeps its intermediate values. Used by every instruction set and by dispatch.cpp; static,
+// so that each has its own copy (simd.h says why).
 #pragma once
 
 #include <stdint.h>
@@ -11,12 +11,16 @@ namespace ollamapy::cpu {
 // Scores of one query in one segment, and 16 floats more: rows of a power of two would share cache sets.
 constexpr int64_t kScoreStride = kSegmentTokens + 16;
 
-static inline int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
+static inline int64_t whole_vectors(int64_t n) {
+    return (n + 15) / 16 * 16;
+}
 
-// A record of one query and one segment: the largest score m and l = sum(exp(score - m)) at 0 and 1, the sum of
-// exp(score - m) * v from kRecordSums on, padded to whole vectors.
+// A record of one query and one segment: the largest score m and l = sum(exp(score - m)) at 0 and 1, the sum
+// of exp(score - m) * v from kRecordSums on, padded to whole vectors.
 constexpr int64_t kRecordSums = 16;
-static inline int64_t record_stride(int64_t v_dim) { return kRecordSums + whole_vectors(v_dim); }
+static inline int64_t record_stride(int64_t v_dim) {
+    return kRecordSums + whole_vectors(v_dim);
+}
 
 struct AttentionScratch {
     int64_t scores;   // [queries][kScoreStride]

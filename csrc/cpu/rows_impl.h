@@ -1,6 +1,6 @@
-// The row kernels of kernels.h, written once against simd.h. A value's place in a sum depends on its index alone:
-// vector i of a row goes to chain i % 4, the chains and then the lanes are combined as a tree, and a last vector
-// that is not full is padded.
+// The row kernels of kernels.h, written once against simd.h. A value's place in a sum depends on its index
+// alone: vector i of a row goes to chain i % 4, the chains and then the lanes are combined as a tree, and a
+// last vector that is not full is padded.
 #pragma once
 
 #include "cpu/attention_impl.h"
@@ -13,7 +13,9 @@ namespace {
 
 constexpr int64_t kChains = 4;
 
-OLLAMAPY_LANES Vec load_part(const float* p, int64_t lanes) { return lanes == kLanes ? load(p) : load_n(p, lanes); }
+OLLAMAPY_LANES Vec load_part(const float* p, int64_t lanes) {
+    return lanes == kLanes ? load(p) : load_n(p, lanes);
+}
 
 // The vector at out + i = op(i, lanes) for every vector of n values.
 template <class Op>
@@ -30,7 +32,8 @@ OLLAMAPY_LANES void map_unary(const float* x, float* out, int64_t n, Op op) {
 
 template <class Op>
 OLLAMAPY_LANES void map_binary(const float* x, const float* y, float* out, int64_t n, Op op) {
-    map(n, out, [=](int64_t i, int64_t lanes) { return op(load_part(x + i, lanes), load_part(y + i, lanes)); });
+    map(n, out,
+        [=](int64_t i, int64_t lanes) { return op(load_part(x + i, lanes), load_part(y + i, lanes)); });
 }
 
 // chain = accumulate(chain, i, lanes) for the vectors at i of n values, every chain from start.
@@ -62,7 +65,7 @@ float sum_of_squares(const float* x, int64_t n) {
     });
 }
 
-// ---- Elementwise ----------------------------------------------------------------------------------------------
+// ---- Elementwise -----------------------------------------------------------------------------------------
 
 void add(const float* x, const float* y, float* out, int64_t n) {
     map_binary(x, y, out, n, [](Vec a, Vec b) { return a + b; });
@@ -98,7 +101,7 @@ void geglu(const float* gate, const float* up, float* out, int64_t n) {
     map_binary(gate, up, out, n, [](Vec g, Vec u) { return gelu_tanh(g) * u; });
 }
 
-// ---- Norms ----------------------------------------------------------------------------------------------------
+// ---- Norms -----------------------------------------------------------------------------------------------
 
 void rms_norm(const float* x, const float* weight, float eps, float* out, int64_t n) {
     const float mean = sum_of_squares(x, n) / static_cast<float>(n);
@@ -112,15 +115,18 @@ void rms_norm(const float* x, const float* weight, float eps, float* out, int64_
 
 void layer_norm(const float* x, const float* weight, const float* bias, float eps, float* out, int64_t n) {
     const float count = static_cast<float>(n);
-    const float mean = sum_over(n, [=](Vec total, int64_t i, int64_t lanes) {
-                           return total + load_part(x + i, lanes);
-                       }) / count;
+    const float mean =
+        sum_over(n, [=](Vec total, int64_t i, int64_t lanes) { return total + load_part(x + i, lanes); }) /
+        count;
     const Vec center = broadcast(mean);
-    const float variance = sum_over(n, [=](Vec total, int64_t i, int64_t lanes) {
-                               // padded with the mean, so that padding adds nothing
-                               const Vec v = lanes == kLanes ? load(x + i) : load_n(x + i, lanes, mean);
-                               return fma(v - center, v - center, total);
-                           }) / count;
+    const float variance = sum_over(n,
+                                    [=](Vec total, int64_t i, int64_t lanes) {
+                                        // padded with the mean, so that padding adds nothing
+                                        const Vec v =
+                                            lanes == kLanes ? load(x + i) : load_n(x + i, lanes, mean);
+                                        return fma(v - center, v - center, total);
+                                    }) /
+                           count;
     const Vec inverse = broadcast(1.0f / __builtin_sqrtf(variance + eps));
     map(n, out, [=](int64_t i, int64_t lanes) {
         const Vec normal = (load_part(x + i, lanes) - center) * inverse;
@@ -134,7 +140,7 @@ void l2_norm(const float* x, float* out, int64_t n) {
     map_unary(x, out, n, [=](Vec a) { return a / divisor; });
 }
 
-// ---- Rotary embedding -----------------------------------------------------------------------------------------
+// ---- Rotary embedding ------------------------------------------------------------------------------------
 
 struct Pair {
     Vec x, y;
@@ -147,8 +153,8 @@ OLLAMAPY_LANES Pair rotate(Vec x, Vec y, Vec cos, Vec sin) {
 void rope_halves(float* x, int64_t pairs, const float* cos, const float* sin) {
     for (int64_t i = 0; i < pairs; i += kLanes) {
         const int64_t lanes = pairs - i < kLanes ? pairs - i : kLanes;
-        const Pair r = rotate(load_part(x + i, lanes), load_part(x + pairs + i, lanes), load_part(cos + i, lanes),
-                              load_part(sin + i, lanes));
+        const Pair r = rotate(load_part(x + i, lanes), load_part(x + pairs + i, lanes),
+                              load_part(cos + i, lanes), load_part(sin + i, lanes));
         store_n(x + i, r.x, lanes);
         store_n(x + pairs + i, r.y, lanes);
     }
@@ -173,8 +179,8 @@ void rope_interleaved(float* x, int64_t pairs, const float* cos, const float* si
     }
 }
 
-void rope(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, RopePairing pairing, const float* cos,
-          const float* sin) {
+void rope(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, RopePairing pairing,
+          const float* cos, const float* sin) {
     for (int64_t h = 0; h < n_heads; ++h) {
         if (pairing == RopePairing::kHalves) {
             rope_halves(x + h * head_dim, rotary_dims / 2, cos, sin);
@@ -184,10 +190,11 @@ void rope(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, Rope
     }
 }
 
-// ---- The KV cache ---------------------------------------------------------------------------------------------
+// ---- The KV cache ----------------------------------------------------------------------------------------
 
 OLLAMAPY_LANES void round_to_f16(const float* x, int64_t lanes, uint16_t* out) {
-    const Vec limited = min(broadcast(65504.0f), max(broadcast(-65504.0f), load_part(x, lanes)));  // NaN passes
+    const Vec limited =
+        min(broadcast(65504.0f), max(broadcast(-65504.0f), load_part(x, lanes)));  // NaN passes
     store_f16(out, limited);
 }
 
@@ -212,7 +219,7 @@ void store_kv(const KvLayer& kv, int32_t page, int32_t slot, const float* k, con
     }
 }
 
-// ---- The softmax denominator ----------------------------------------------------------------------------------
+// ---- The softmax denominator -----------------------------------------------------------------------------
 
 // log(x) of a positive finite normal double, 0 or NaN: x = m 2^e with m in [sqrt(1/2), sqrt(2)) and
 // log m = 2 artanh((m - 1) / (m + 1)), a series that has converged to double precision at its 11th term.
@@ -250,7 +257,8 @@ void log_sum_exp(const float* x, int64_t n, float* max_out, float* log_sum) {
         const float* block = x + begin;
         const int64_t size = n - begin < kBlockSize ? n - begin : kBlockSize;
         total += static_cast<double>(sum_over(size, [=](Vec so_far, int64_t i, int64_t lanes) {
-            return so_far + exp((lanes == kLanes ? load(block + i) : load_n(block + i, lanes, lowest)) - shift);
+            return so_far +
+                   exp((lanes == kLanes ? load(block + i) : load_n(block + i, lanes, lowest)) - shift);
         }));
     }
     *max_out = top;
@@ -258,9 +266,9 @@ void log_sum_exp(const float* x, int64_t n, float* max_out, float* log_sum) {
 }
 
 constexpr RowKernels row_kernels(const char* name) {
-    return {name,       add,           scale,        softcap_row, rms_norm, layer_norm, l2_norm,
-            silu_row,   gelu_tanh_row, gelu_erf_row, swiglu,      geglu,    rope,       store_kv,
-            attention,  attention_partial, attention_merge, log_sum_exp};
+    return {name,    add,      scale,         softcap_row,       rms_norm,        layer_norm,
+            l2_norm, silu_row, gelu_tanh_row, gelu_erf_row,      swiglu,          geglu,
+            rope,    store_kv, attention,     attention_partial, attention_merge, log_sum_exp};
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
-// Sixteen float lanes, three times: plain loops, two AVX registers, one AVX-512 register. The kernels of rows_impl.h
-// and attention_impl.h are written against these functions only, so every instruction set runs the same operations
-// in the same order and gives the same bits (the payload of a NaN excepted).
+// Sixteen float lanes, three times: plain loops, two AVX registers, one AVX-512 register. The kernels of
+// rows_impl.h and attention_impl.h are written against these functions only, so every instruction set runs
+// the same operations in the same order and gives the same bits (the payload of a NaN excepted).
 //
-// The including file defines OLLAMAPY_SIMD_PORTABLE, OLLAMAPY_SIMD_AVX2 or OLLAMAPY_SIMD_AVX512. Everything is in an
-// anonymous namespace and nothing here or in the kernels uses templates or inline functions of the standard library:
-// the linker keeps one copy of those, and a copy compiled for AVX must never reach a CPU without it.
+// The including file defines OLLAMAPY_SIMD_PORTABLE, OLLAMAPY_SIMD_AVX2 or OLLAMAPY_SIMD_AVX512. Everything
+// is in an anonymous namespace and nothing here or in the kernels uses templates or inline functions of the
+// standard library: the linker keeps one copy of those, and a copy compiled for AVX must never reach a CPU
+// without it.
 #pragma once
 
 #include <stdint.h>
@@ -68,7 +69,9 @@ OLLAMAPY_LANES Vec load(const float* p) {
 OLLAMAPY_LANES Vec load_n(const float* p, int64_t n, float fill = 0.0f) {
     return each_lane([=](int i) { return i < n ? p[i] : fill; });
 }
-OLLAMAPY_LANES void store(float* p, Vec a) { memcpy(p, a.v, sizeof a.v); }
+OLLAMAPY_LANES void store(float* p, Vec a) {
+    memcpy(p, a.v, sizeof a.v);
+}
 OLLAMAPY_LANES void store_n(float* p, Vec a, int64_t n) {
     for (int i = 0; i < n; ++i) p[i] = a.v[i];
 }
@@ -167,7 +170,9 @@ OLLAMAPY_LANES float largest(Vec a) {
     }
     return a.v[0];
 }
-OLLAMAPY_LANES float first_lane(Vec a) { return a.v[0]; }
+OLLAMAPY_LANES float first_lane(Vec a) {
+    return a.v[0];
+}
 
 // 32 floats x0 y0 x1 y1 ... as their x and their y.
 OLLAMAPY_LANES void load_pairs(const float* p, Vec& x, Vec& y) {
@@ -210,8 +215,12 @@ OLLAMAPY_LANES __m256i first_lanes(int64_t n) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kOnes + 8 - clipped));
 }
 
-OLLAMAPY_LANES Vec broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-OLLAMAPY_LANES Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+OLLAMAPY_LANES Vec broadcast(float x) {
+    return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+OLLAMAPY_LANES Vec load(const float* p) {
+    return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 OLLAMAPY_LANES Vec load_n(const float* p, int64_t n, float fill = 0.0f) {
     const __m256i lo = first_lanes(n), hi = first_lanes(n - 8);
     const __m256 others = _mm256_set1_ps(fill);
@@ -226,18 +235,30 @@ OLLAMAPY_LANES void store_n(float* p, Vec a, int64_t n) {
     _mm256_maskstore_ps(p, first_lanes(n), a.lo);
     _mm256_maskstore_ps(p + 8, first_lanes(n - 8), a.hi);
 }
-OLLAMAPY_LANES Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-OLLAMAPY_LANES Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-OLLAMAPY_LANES Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-OLLAMAPY_LANES Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+OLLAMAPY_LANES Vec operator+(Vec a, Vec b) {
+    return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+OLLAMAPY_LANES Vec operator-(Vec a, Vec b) {
+    return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+OLLAMAPY_LANES Vec operator*(Vec a, Vec b) {
+    return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+OLLAMAPY_LANES Vec operator/(Vec a, Vec b) {
+    return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
 OLLAMAPY_LANES Vec fma(Vec a, Vec b, Vec c) {
     return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
 OLLAMAPY_LANES Vec fnma(Vec a, Vec b, Vec c) {
     return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
 }
-OLLAMAPY_LANES Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-OLLAMAPY_LANES Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+OLLAMAPY_LANES Vec max(Vec a, Vec b) {
+    return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+OLLAMAPY_LANES Vec min(Vec a, Vec b) {
+    return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
 OLLAMAPY_LANES Vec abs(Vec a) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
@@ -265,15 +286,25 @@ OLLAMAPY_LANES Vec select(Mask m, Vec yes, Vec no) {
 OLLAMAPY_LANES __m256 load8_f16(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-OLLAMAPY_LANES Vec load_f16(const uint16_t* p) { return {load8_f16(p), load8_f16(p + 8)}; }
-OLLAMAPY_LANES Vec load_f16_8(const uint16_t* p) { return {load8_f16(p), _mm256_setzero_ps()}; }
+OLLAMAPY_LANES Vec load_f16(const uint16_t* p) {
+    return {load8_f16(p), load8_f16(p + 8)};
+}
+OLLAMAPY_LANES Vec load_f16_8(const uint16_t* p) {
+    return {load8_f16(p), _mm256_setzero_ps()};
+}
 OLLAMAPY_LANES void store_f16(uint16_t* p, Vec a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
 }
-OLLAMAPY_LANES float sum(Vec a) { return sum8(_mm256_add_ps(a.lo, a.hi)); }
-OLLAMAPY_LANES float largest(Vec a) { return largest8(_mm256_max_ps(a.lo, a.hi)); }
-OLLAMAPY_LANES float first_lane(Vec a) { return _mm256_cvtss_f32(a.lo); }
+OLLAMAPY_LANES float sum(Vec a) {
+    return sum8(_mm256_add_ps(a.lo, a.hi));
+}
+OLLAMAPY_LANES float largest(Vec a) {
+    return largest8(_mm256_max_ps(a.lo, a.hi));
+}
+OLLAMAPY_LANES float first_lane(Vec a) {
+    return _mm256_cvtss_f32(a.lo);
+}
 
 OLLAMAPY_LANES void load8_pairs(const float* p, __m256& x, __m256& y) {
     const __m256 a = _mm256_loadu_ps(p), b = _mm256_loadu_ps(p + 8);
@@ -302,23 +333,49 @@ struct Vec {
 };
 using Mask = __mmask16;
 
-OLLAMAPY_LANES Mask first_lanes(int64_t n) { return static_cast<Mask>((1u << n) - 1u); }
+OLLAMAPY_LANES Mask first_lanes(int64_t n) {
+    return static_cast<Mask>((1u << n) - 1u);
+}
 
-OLLAMAPY_LANES Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
-OLLAMAPY_LANES Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+OLLAMAPY_LANES Vec broadcast(float x) {
+    return {_mm512_set1_ps(x)};
+}
+OLLAMAPY_LANES Vec load(const float* p) {
+    return {_mm512_loadu_ps(p)};
+}
 OLLAMAPY_LANES Vec load_n(const float* p, int64_t n, float fill = 0.0f) {
     return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(n), p)};
 }
-OLLAMAPY_LANES void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
-OLLAMAPY_LANES void store_n(float* p, Vec a, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
-OLLAMAPY_LANES Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-OLLAMAPY_LANES Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
-OLLAMAPY_LANES Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-OLLAMAPY_LANES Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
-OLLAMAPY_LANES Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-OLLAMAPY_LANES Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
-OLLAMAPY_LANES Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
-OLLAMAPY_LANES Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+OLLAMAPY_LANES void store(float* p, Vec a) {
+    _mm512_storeu_ps(p, a.v);
+}
+OLLAMAPY_LANES void store_n(float* p, Vec a, int64_t n) {
+    _mm512_mask_storeu_ps(p, first_lanes(n), a.v);
+}
+OLLAMAPY_LANES Vec operator+(Vec a, Vec b) {
+    return {_mm512_add_ps(a.v, b.v)};
+}
+OLLAMAPY_LANES Vec operator-(Vec a, Vec b) {
+    return {_mm512_sub_ps(a.v, b.v)};
+}
+OLLAMAPY_LANES Vec operator*(Vec a, Vec b) {
+    return {_mm512_mul_ps(a.v, b.v)};
+}
+OLLAMAPY_LANES Vec operator/(Vec a, Vec b) {
+    return {_mm512_div_ps(a.v, b.v)};
+}
+OLLAMAPY_LANES Vec fma(Vec a, Vec b, Vec c) {
+    return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+OLLAMAPY_LANES Vec fnma(Vec a, Vec b, Vec c) {
+    return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
+}
+OLLAMAPY_LANES Vec max(Vec a, Vec b) {
+    return {_mm512_max_ps(a.v, b.v)};
+}
+OLLAMAPY_LANES Vec min(Vec a, Vec b) {
+    return {_mm512_min_ps(a.v, b.v)};
+}
 OLLAMAPY_LANES Vec abs(Vec a) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     return {_mm512_castsi512_ps(_mm512_and_si512(magnitude, _mm512_castps_si512(a.v)))};
@@ -326,15 +383,22 @@ OLLAMAPY_LANES Vec abs(Vec a) {
 OLLAMAPY_LANES Vec copy_sign(Vec magnitude, Vec sign) {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);
     const __m512i kept = _mm512_and_si512(mask, _mm512_castps_si512(magnitude.v));
-    return {_mm512_castsi512_ps(_mm512_or_si512(kept, _mm512_andnot_si512(mask, _mm512_castps_si512(sign.v))))};
+    return {
+        _mm512_castsi512_ps(_mm512_or_si512(kept, _mm512_andnot_si512(mask, _mm512_castps_si512(sign.v))))};
 }
 OLLAMAPY_LANES Vec add_exponent(Vec a, Vec t) {
     const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
     return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), shifted))};
 }
-OLLAMAPY_LANES Mask operator<(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
-OLLAMAPY_LANES Mask operator<=(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ); }
-OLLAMAPY_LANES Vec select(Mask m, Vec yes, Vec no) { return {_mm512_mask_blend_ps(m, no.v, yes.v)}; }
+OLLAMAPY_LANES Mask operator<(Vec a, Vec b) {
+    return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ);
+}
+OLLAMAPY_LANES Mask operator<=(Vec a, Vec b) {
+    return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ);
+}
+OLLAMAPY_LANES Vec select(Mask m, Vec yes, Vec no) {
+    return {_mm512_mask_blend_ps(m, no.v, yes.v)};
+}
 OLLAMAPY_LANES Vec load_f16(const uint16_t* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
@@ -348,11 +412,15 @@ OLLAMAPY_LANES void store_f16(uint16_t* p, Vec a) {
 OLLAMAPY_LANES __m256 upper_half(__m512 a) {
     return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
 }
-OLLAMAPY_LANES float sum(Vec a) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), upper_half(a.v))); }
+OLLAMAPY_LANES float sum(Vec a) {
+    return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), upper_half(a.v)));
+}
 OLLAMAPY_LANES float largest(Vec a) {
     return largest8(_mm256_max_ps(_mm512_castps512_ps256(a.v), upper_half(a.v)));
 }
-OLLAMAPY_LANES float first_lane(Vec a) { return _mm256_cvtss_f32(_mm512_castps512_ps256(a.v)); }
+OLLAMAPY_LANES float first_lane(Vec a) {
+    return _mm256_cvtss_f32(_mm512_castps512_ps256(a.v));
+}
 
 OLLAMAPY_LANES void load_pairs(const float* p, Vec& x, Vec& y) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -371,7 +439,9 @@ OLLAMAPY_LANES void store_pairs(float* p, Vec x, Vec y) {
 #endif
 #endif
 
-OLLAMAPY_LANES Vec zero() { return broadcast(0.0f); }
+OLLAMAPY_LANES Vec zero() {
+    return broadcast(0.0f);
+}
 
 }  // namespace
 }  // namespace ollamapy::cpu
