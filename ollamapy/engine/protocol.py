@@ -30,12 +30,15 @@ class LoadedModel(Protocol):
     @property
     def architecture(self) -> str:
         """general.architecture of the file: "llama"."""
+
     @property
     def context_length(self) -> int:
         """Most tokens of a sequence, from the file; a request's num_ctx is capped by it."""
+
     @property
     def embedding_length(self) -> int:
         """Width of an embedding."""
+
     @property
     def can_generate(self) -> bool: ...
     @property
