@@ -222,7 +222,7 @@ class GenerationLane:
     ) -> None:
         self.program = program
         self.cache = cache
-        self._blocks = blocks
+        self.blocks = blocks
         self._prefill_rows = prefill_rows
         self._max_sequences = max_sequences
         self._running: list[Generation] = []  # both in order of arrival
@@ -274,8 +274,8 @@ class GenerationLane:
         self._settle()
 
     def failed(self, items: Sequence[Item], error: str) -> None:
-        """A step ended in an error. Who was in it fails, unless a step before it had failed already: then this
-        one was doomed by its company, and the others are computed again."""
+        """A step ended in an error. Who was in it fails, unless a step before it had failed already: then
+        this one was doomed by its company, and the others are computed again."""
         doomed = any(item.owner.outcome is not None or item.owner.discard for item in items)
         for item in items:
             request = item.owner
@@ -298,7 +298,7 @@ class GenerationLane:
     def admit(self, candidate: Generation) -> bool:
         """Room for its prompt and one more page each for those who run already."""
         need = self._need(candidate)
-        for group, free in enumerate(self._blocks.free):
+        for group, free in enumerate(self.blocks.free):
             promised = need[group]
             for request in self._running:
                 promised += max(1, self._need(request)[group] - request.table.held(group))
@@ -307,14 +307,14 @@ class GenerationLane:
         return True
 
     def grow(self, candidate: Generation, rows: int) -> bool:
-        return self._blocks.grow(candidate.table, candidate.planned + rows)
+        return self.blocks.grow(candidate.table, candidate.planned + rows)
 
     def preempt(self, candidate: Generation) -> None:
         self._preempt(candidate)
         self._settle()
 
     def _need(self, request: Generation) -> tuple[int, ...]:
-        return self._blocks.need(request.length, self._prefill_rows)
+        return self.blocks.need(request.length, self._prefill_rows)
 
     def _preempt(self, request: Generation) -> None:
         if request in self._running:
