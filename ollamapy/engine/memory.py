@@ -9,8 +9,8 @@ from typing import Protocol
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
-# Part of the memory available after a model's weights are loaded that its KV pages may take. They are taken from
-# the system as they are used; the other half is for further models and everybody else.
+# Part of the memory available after a model's weights are loaded that its KV pages may take. They are taken
+# from the system as they are used; the other half is for further models and everybody else.
 KV_SHARE = 0.5
 
 LEAST_TOKENS = 256  # a pool for less is no use

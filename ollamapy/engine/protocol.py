@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollamapy._core import GGUFFile, Tokenizer
-from ollamapy.types import Delta, GenerationRequest, RequestError
-
-
-class UnsupportedModelError(RequestError):
-    """A file that we do not run; the message names the architecture, tensor type or hyperparameter."""
+from ollamapy.types import Delta, GenerationRequest
 
 
 class LoadedModel(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ollamapy._core import GGUFFile
-from ollamapy.engine.protocol import UnsupportedModelError
 from ollamapy.models.architecture import Architecture
 from ollamapy.models.bert import Bert
 from ollamapy.models.gemma3 import Gemma3
 from ollamapy.models.llama import Llama
 from ollamapy.models.metadata import Metadata
 from ollamapy.models.qwen3 import Qwen3
+from ollamapy.types import UnsupportedModelError
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "llama": Llama,

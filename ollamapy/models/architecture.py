@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 from ollamapy._core import Graph, Value
-from ollamapy.engine.protocol import UnsupportedModelError
 from ollamapy.models.metadata import MOST_CONTEXT, MOST_LAYERS, Metadata
+from ollamapy.types import UnsupportedModelError
 
 Pooling = Literal["mean", "cls", "last"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from math import sqrt
 
 from ollamapy._core import Graph, Value
-from ollamapy.engine.protocol import UnsupportedModelError
 from ollamapy.models.architecture import Architecture, linear, weights, with_bias
 from ollamapy.models.metadata import Metadata
+from ollamapy.types import UnsupportedModelError
 
 
 class Bert(Architecture):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import sqrt
 
 from ollamapy._core import Graph, Value
-from ollamapy.engine.protocol import UnsupportedModelError
 from ollamapy.models.architecture import Architecture, weights
 from ollamapy.models.metadata import MOST_CONTEXT, Metadata, rope_linear_scale
+from ollamapy.types import UnsupportedModelError
 
 LAYERS_OF_27B = 62  # the one size whose attention scale is not that of its head
 

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ollamapy._core import GGUFFile
-from ollamapy.engine.protocol import UnsupportedModelError
+from ollamapy.types import UnsupportedModelError
 
 # Larger values than any model has; they keep products of hyperparameters far from overflow.
 MOST_LAYERS = 4096
