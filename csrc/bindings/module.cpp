@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, module) {
     ollamapy::bind_graph(module);
     ollamapy::bind_runtime(module);
     ollamapy::bind_matmul(module);
+    ollamapy::bind_rows(module);
 }

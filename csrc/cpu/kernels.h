@@ -18,8 +18,7 @@ constexpr int64_t kBlock = 32;           // inner values per activation block
 constexpr int64_t kPageTokens = 32;      // tokens per KV page
 constexpr int64_t kSegmentTokens = 256;  // positions per attention segment, counted from position 0
 
-// ---- Matrix products
-// ------------------------------------------------------------------------------------------
+// ---- Matrix products -------------------------------------------------------------------------------------
 
 // A weight matrix [rows][cols] repacked into tiles of 16 rows, blocks of 32 columns, strictly sequential
 // (layouts: packed.h). rows is padded with zero rows to a whole tile inside data. data is 64-byte aligned.
@@ -69,8 +68,7 @@ struct MatmulKernels {
     void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row);
 };
 
-// ---- Rows
-// -----------------------------------------------------------------------------------------------------
+// ---- Rows ------------------------------------------------------------------------------------------------
 
 enum class RopePairing : uint8_t {
     kInterleaved,  // pairs (2i, 2i+1): ggml "norm", arch llama
@@ -90,7 +88,8 @@ struct KvLayer {
     int32_t v_dim;     // a multiple of 8
 };
 
-// Rows of one sequence. pages[i] holds positions [32 i, 32 i + 32).
+// Rows of one sequence. pages[i] holds positions [32 i, 32 i + 32); only pages that hold a position some row
+// of the call sees are looked at. out overlaps nothing else.
 struct AttentionTask {
     KvLayer kv;
     const int32_t* pages;
@@ -126,19 +125,32 @@ struct RowKernels {
     // Round one token's K [n_kv_heads][head_dim] and V [n_kv_heads][v_dim] to f16 (clamped to +-65504) into
     // the page.
     void (*store_kv)(const KvLayer& kv, int32_t page, int32_t slot, const float* k, const float* v);
-    // Attention of rows [row_begin, row_end) for the query heads of one kv head. scratch: attention_scratch()
-    // floats.
+    // Attention of rows [row_begin, row_end), 1 to kAttentionRows of them, for the query heads of one kv
+    // head. scratch: attention_scratch() floats.
     void (*attention)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
                       float* scratch);
+    // The same in two parts with the same bits, so that threads can share the segments of one long row.
+    // partial writes the records of the segments [segment_begin, segment_end) (segment s: positions [256 s,
+    // 256 s + 256)), one per segment, row and query head of the kv head, from partials on:
+    // attention_partial_floats() per segment. Segments that no row sees are skipped, their records left
+    // alone.
+    void (*attention_partial)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
+                              int64_t segment_begin, int64_t segment_end, float* scratch, float* partials);
+    // Merges the records of segments [segment_begin, segment_end), all that the rows see, and writes out.
+    // partials starts with the record of segment_begin; row_begin, row_end and kv_head are those of the
+    // partial calls.
+    void (*attention_merge)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
+                            int64_t segment_begin, int64_t segment_end, const float* partials);
     // max over x and log(sum(exp(x - max))): the log of the softmax denominator is max + log_sum.
     void (*log_sum_exp)(const float* x, int64_t n, float* max, float* log_sum);
 };
 
 constexpr int64_t kAttentionRows = 8;  // most rows in one attention call
 size_t attention_scratch(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t v_dim);  // floats
+size_t attention_partial_floats(int32_t n_heads, int32_t n_kv_heads, int32_t v_dim,
+                                int64_t rows);  // per segment
 
-// ---- Dispatch
-// -------------------------------------------------------------------------------------------------
+// ---- Dispatch --------------------------------------------------------------------------------------------
 
 // The tables by name, widest the CPU can run when name is empty ("" or OLLAMAPY_ISA unset).
 // Throws InvalidError for an unknown name or an instruction set that this CPU lacks.
