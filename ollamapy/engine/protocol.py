@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollamapy._core import GGUFFile, Tokenizer
-from ollamapy.types import Delta, GenerationRequest, RequestError
-
-
-class UnsupportedModelError(RequestError):
-    """A file that we do not run; the message names the architecture, tensor type or hyperparameter."""
+from ollamapy.types import Delta, GenerationRequest
 
 
 class LoadedModel(Protocol):
@@ -30,12 +26,15 @@ class LoadedModel(Protocol):
     @property
     def architecture(self) -> str:
         """general.architecture of the file: "llama"."""
+
     @property
     def context_length(self) -> int:
         """Most tokens of a sequence, from the file; a request's num_ctx is capped by it."""
+
     @property
     def embedding_length(self) -> int:
         """Width of an embedding."""
+
     @property
     def can_generate(self) -> bool: ...
     @property
