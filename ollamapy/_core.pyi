@@ -356,3 +356,42 @@ class Runner:
         """Wait for queued steps, then time every instruction until stop_profile."""
     def stop_profile(self) -> list[int]:
         """Nanoseconds by instruction of the program, summed over the steps in between."""
+
+def _row_op(
+    isa: str, op: str, arrays: SequenceOf[NDArray[np.float32]], number: float = 0.0
+) -> NDArray[np.float32]:
+    """One row kernel on rows of n values, for tests: op is the kernel's name, arrays its rows, number its factor,
+    cap or eps. log_sum_exp returns [max, log sum]. Raises ValueError for an unknown name or arrays that do not fit."""
+
+def _rope(
+    isa: str, x: NDArray[np.float32], cos: NDArray[np.float32], sin: NDArray[np.float32], pairing: str
+) -> NDArray[np.float32]:
+    """Rotates the heads [heads, head_dim] of one token; cos and sin are [rotary_dims / 2]."""
+
+def _store_kv(
+    isa: str,
+    pool: NDArray[np.uint16],
+    layout: SequenceOf[int],
+    page: int,
+    slot: int,
+    k: NDArray[np.float32],
+    v: NDArray[np.float32],
+) -> None:
+    """Writes one token's K [kv heads, head_dim] and V [kv heads, v_dim] into a pool of f16. layout is (page_stride,
+    k_offset, v_offset, kv heads, head_dim, v_dim), in elements."""
+
+def _attention(
+    isa: str,
+    pool: NDArray[np.uint16],
+    layout: SequenceOf[int],
+    pages: NDArray[np.int32],
+    q: NDArray[np.float32],
+    visible_begin: NDArray[np.int32],
+    visible_end: NDArray[np.int32],
+    scale: float,
+    softcap: float = 0.0,
+    group_rows: int = 8,
+    segments: int = 0,
+) -> NDArray[np.float32]:
+    """Attention of q [rows, heads, head_dim] over the pages of one sequence: [rows, heads, v_dim]. Rows run in groups
+    of group_rows; with segments > 0 in two parts, that many segments of 256 positions at a time."""

@@ -1,4 +1,4 @@
-"""Attention over pages: against a float64 softmax, and bit for bit whatever the company, the order and the path."""
+"""Attention over pages: against a float64 softmax, and bit for bit in any company, order and path."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ class Case:
         return [k + v + 8, 4, 4 + k, self.kv_heads, self.head_dim, self.v_dim]
 
     def page(self, index: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """K [kv_heads, head_dim, 32] and V [kv_heads, 32, v_dim] of the page at an index of the page table."""
+        """K [kv_heads, head_dim, 32] and V [kv_heads, 32, v_dim] of a page of the page table."""
         stride, k_at, v_at, *_ = self.layout
         page = self.pool[self.pages[index] * stride :][:stride]
         k = page[k_at:v_at].reshape(self.kv_heads, self.head_dim, PAGE)
-        return k, page[v_at : v_at + self.kv_heads * PAGE * self.v_dim].reshape(self.kv_heads, PAGE, self.v_dim)
+        return k, page[v_at : v_at + self.kv_heads * PAGE * self.v_dim].reshape(
+            self.kv_heads, PAGE, self.v_dim
+        )
 
     def write(self, position: int, k: NDArray[np.uint16] | int, v: NDArray[np.uint16] | int) -> None:
         k_page, v_page = self.page(position // PAGE)
@@ -143,7 +145,9 @@ def test_shapes_match_float64(isa: str, shape: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("length", [1, 2, 15, 16, 31, 32, 33, 63, 64, 65, 255, 256, 257, 288, 511, 512, 513, 800])
+@pytest.mark.parametrize(
+    "length", [1, 2, 15, 16, 31, 32, 33, 63, 64, 65, 255, 256, 257, 288, 511, 512, 513, 800]
+)
 def test_lengths_around_page_and_segment_borders(isa: str, length: int) -> None:
     for case in (
         make([0], [length]),  # one token

@@ -45,9 +45,7 @@ def gelu_tanh64(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def rms_norm64(
-    x: NDArray[np.float64], weight: NDArray[np.float64] | float = 1.0
-) -> NDArray[np.float64]:
+def rms_norm64(x: NDArray[np.float64], weight: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
     return x / np.sqrt(np.mean(x * x) + 1e-5) * weight
 
 
@@ -78,7 +76,12 @@ OPERATION_IDS = [f"{name}-{count}" for name, count, *_ in OPERATIONS]
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("name", "count", "number", "reference", "allowed"), OPERATIONS, ids=OPERATION_IDS)
 def test_operation_matches_float64(
-    isa: str, name: str, count: int, number: float, reference: Callable[..., NDArray[np.float64]], allowed: float
+    isa: str,
+    name: str,
+    count: int,
+    number: float,
+    reference: Callable[..., NDArray[np.float64]],
+    allowed: float,
 ) -> None:
     for n in LENGTHS:
         if n == 1 and name == "layer_norm":
@@ -110,7 +113,9 @@ def test_operation_has_the_bits_of_portable(isa: str, name: str, count: int, num
     [o[:3] for o in OPERATIONS if "norm" not in o[0]],
     ids=[i for i in OPERATION_IDS if "norm" not in i],
 )
-def test_a_value_does_not_depend_on_the_length_of_its_row(isa: str, name: str, count: int, number: float) -> None:
+def test_a_value_does_not_depend_on_the_length_of_its_row(
+    isa: str, name: str, count: int, number: float
+) -> None:
     arrays = [row(200, seed) for seed in range(count)]
     whole = _core._row_op(isa, name, arrays, number)
     for n in LENGTHS:
@@ -145,7 +150,9 @@ def test_tanh_within_two_ulp(isa: str) -> None:
     x = np.concatenate([np.linspace(-12, 12, 200_001), np.geomspace(1e-30, 1, 10_001)]).astype(np.float32)
     result = _core._row_op(isa, "softcap", [x], 1.0)
     assert ulps(result, np.tanh(x.astype(np.float64))) < 2
-    ends = _core._row_op(isa, "softcap", [np.array([-np.inf, -1e30, 1e30, np.inf, np.nan, 0, -0.0], np.float32)], 1.0)
+    ends = _core._row_op(
+        isa, "softcap", [np.array([-np.inf, -1e30, 1e30, np.inf, np.nan, 0, -0.0], np.float32)], 1.0
+    )
     assert np.array_equal(ends[:4], [-1, -1, 1, 1])
     assert np.isnan(ends[4])
     assert np.array_equal(np.signbit(ends[5:]), [False, True])
@@ -239,7 +246,8 @@ def rotated(x: Array, cos: Array, sin: Array, pairing: str) -> NDArray[np.float6
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pairing", ["interleaved", "halves"])
 @pytest.mark.parametrize(
-    ("head_dim", "rotary"), [(64, 64), (128, 128), (80, 80), (256, 256), (80, 32), (96, 40), (8, 2), (64, 50), (32, 0)]
+    ("head_dim", "rotary"),
+    [(64, 64), (128, 128), (80, 80), (256, 256), (80, 32), (96, 40), (8, 2), (64, 50), (32, 0)],
 )
 def test_rope(isa: str, pairing: str, head_dim: int, rotary: int) -> None:
     x = row(3 * head_dim).reshape(3, head_dim)
@@ -282,7 +290,9 @@ def test_store_kv_rounds_to_nearest_even_and_clamps(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("heads", "head_dim", "v_dim"), [(1, 64, 64), (3, 64, 64), (2, 80, 40), (1, 8, 8), (5, 24, 72)])
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "v_dim"), [(1, 64, 64), (3, 64, 64), (2, 80, 40), (1, 8, 8), (5, 24, 72)]
+)
 def test_store_kv_touches_its_slot_only(isa: str, heads: int, head_dim: int, v_dim: int) -> None:
     k_size, v_size = heads * head_dim * 32, heads * v_dim * 32
     stride = k_size + v_size + 7
@@ -293,7 +303,9 @@ def test_store_kv_touches_its_slot_only(isa: str, heads: int, head_dim: int, v_d
     expected = np.full(3 * stride, 0x1234, np.uint16)
     page = expected[stride : 2 * stride]
     page[3 : 3 + k_size].reshape(heads, head_dim, 32)[:, :, 31] = k.astype(np.float16).view(np.uint16)
-    page[3 + k_size : 3 + k_size + v_size].reshape(heads, 32, v_dim)[:, 31] = v.astype(np.float16).view(np.uint16)
+    page[3 + k_size : 3 + k_size + v_size].reshape(heads, 32, v_dim)[:, 31] = v.astype(np.float16).view(
+        np.uint16
+    )
     assert np.array_equal(pool, expected)
 
 
