@@ -321,7 +321,12 @@ class StepResult:
     def output(self) -> NDArray[np.float32] | None:
         """Pooled rows [sequences, width] of a pooled program; the logit rows of a step submitted with want_logits."""
     @property
-    def error(self) -> str | None: ...
+    def error(self) -> str | None:
+        """Why the whole step failed."""
+    @property
+    def item_errors(self) -> list[tuple[int, str]]:
+        """(item, why) of the items that failed by themselves (NaN logits, a token outside the vocabulary); the others
+        are right."""
 
 @final
 class Runner:
@@ -347,3 +352,7 @@ class Runner:
         """Block until every submitted step has ended and return the results not yet drained. The GIL is released."""
     def close(self) -> None:
         """Finish queued steps and end the thread."""
+    def start_profile(self) -> None:
+        """Wait for queued steps, then time every instruction until stop_profile."""
+    def stop_profile(self) -> list[int]:
+        """Nanoseconds by instruction of the program, summed over the steps in between."""

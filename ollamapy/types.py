@@ -89,5 +89,9 @@ class ContextLengthError(RequestError):
     """The input does not fit the context and the request forbids cutting it."""
 
 
+class UnsupportedModelError(RequestError):
+    """A file that we do not run; the message names the architecture, tensor type or hyperparameter."""
+
+
 class EngineError(RuntimeError):
     """The engine failed while it worked on a request."""

@@ -8,6 +8,9 @@ PYBIND11_MODULE(_core, module) {
     py::register_exception<ollamapy::FileError>(module, "GGUFError", PyExc_ValueError);
     ollamapy::bind_gguf(module);
     ollamapy::bind_text(module);
+    ollamapy::bind_sampler(module);
     ollamapy::bind_graph(module);
     ollamapy::bind_runtime(module);
+    ollamapy::bind_matmul(module);
+    ollamapy::bind_rows(module);
 }

@@ -1,9 +1,9 @@
-// The kernels of the CPU device. Two tables per instruction set: matrix products (matmul_*.cpp) and everything
-// that works on rows (rows_*.cpp). dispatch.cpp picks one of each at run time.
+// The kernels of the CPU device. Two tables per instruction set: matrix products (matmul_*.cpp) and
+// everything that works on rows (rows_*.cpp). dispatch.cpp picks one of each at run time.
 //
-// One row, one result: a kernel's result for one row never depends on which other rows it is called with, on how
-// the work is cut, or on the thread. All tables follow the same order of operations with explicit fma, so that they
-// also agree with the portable reference bit for bit; the tests demand it.
+// One row, one result: a kernel's result for one row never depends on which other rows it is called with, on
+// how the work is cut, or on the thread. All tables follow the same order of operations with explicit fma, so
+// that they also agree with the portable reference bit for bit; the tests demand it.
 #pragma once
 
 #include <cstddef>
@@ -13,19 +13,19 @@
 
 namespace ollamapy::cpu {
 
-constexpr int64_t kTileRows = 16;       // weight rows (outputs) interleaved in one tile
-constexpr int64_t kBlock = 32;          // inner values per activation block
-constexpr int64_t kPageTokens = 32;     // tokens per KV page
-constexpr int64_t kSegmentTokens = 256; // positions per attention segment, counted from position 0
+constexpr int64_t kTileRows = 16;        // weight rows (outputs) interleaved in one tile
+constexpr int64_t kBlock = 32;           // inner values per activation block
+constexpr int64_t kPageTokens = 32;      // tokens per KV page
+constexpr int64_t kSegmentTokens = 256;  // positions per attention segment, counted from position 0
 
-// ---- Matrix products ------------------------------------------------------------------------------------------
+// ---- Matrix products -------------------------------------------------------------------------------------
 
 // A weight matrix [rows][cols] repacked into tiles of 16 rows, blocks of 32 columns, strictly sequential
 // (layouts: packed.h). rows is padded with zero rows to a whole tile inside data. data is 64-byte aligned.
 struct PackedView {
-    DType type;           // the type in the file; it selects layout and kernel
-    int64_t rows;         // outputs
-    int64_t cols;         // inner dimension
+    DType type;    // the type in the file; it selects layout and kernel
+    int64_t rows;  // outputs
+    int64_t cols;  // inner dimension
     const uint8_t* data;
 };
 
@@ -34,8 +34,9 @@ constexpr bool takes_quantized(DType type) {
     return type != DType::F32 && type != DType::F16 && type != DType::BF16;
 }
 
-// Activations in 8 bits: per row and block of 32 columns 32 int8, the scale and scale * sum, in panels of rows
-// (layout: packed.h). cols is a multiple of 32. The buffer holds quantized_bytes(rows, cols) bytes, 64-byte aligned.
+// Activations in 8 bits: per row and block of 32 columns 32 int8, the scale and scale * sum, in panels of
+// rows (layout: packed.h). cols is a multiple of 32. The buffer holds quantized_bytes(rows, cols) bytes,
+// 64-byte aligned.
 struct QuantizedRows {
     uint8_t* data;
     int64_t rows;  // rows the buffer was made for
@@ -46,33 +47,37 @@ size_t quantized_bytes(int64_t rows, int64_t cols);
 // y[m][n] = sum_k x[m][k] w[n][k] (+ bias[n]) (+ residual[m][n]), all f32, in that order.
 struct MatmulTask {
     PackedView w;
-    QuantizedRows xq;         // when takes_quantized(w.type)
-    const float* xf;          // else: f32 rows
-    int64_t xf_stride;        // floats between rows of xf
+    QuantizedRows xq;   // when takes_quantized(w.type)
+    const float* xf;    // else: f32 rows
+    int64_t xf_stride;  // floats between rows of xf
     float* y;
-    int64_t y_stride;         // floats between rows of y
-    const float* bias;        // [w.rows] or null
-    const float* residual;    // [rows][residual_stride] or null; may be y itself
+    int64_t y_stride;       // floats between rows of y
+    const float* bias;      // [w.rows] or null
+    const float* residual;  // [rows][residual_stride] or null; may be y itself
     int64_t residual_stride;
 };
 
 struct MatmulKernels {
     const char* name;  // "portable", "avx2", "avx512vnni"
-    // Rows [row_begin, row_end) by weight tiles [tile_begin, tile_end). row_begin is a multiple of kPanelRows.
-    void (*matmul)(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin, int64_t row_end);
-    // Quantize one f32 row into its place in out: per block of 32, scale = max|x| / 127, q = round-half-even(x / scale).
+    // Rows [row_begin, row_end) by weight tiles [tile_begin, tile_end). row_begin is a multiple of
+    // kPanelRows.
+    void (*matmul)(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
+                   int64_t row_end);
+    // Quantize one f32 row into its place in out: per block of 32, scale = max|x| / 127, q =
+    // round-half-even(x / scale).
     void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row);
 };
 
-// ---- Rows -----------------------------------------------------------------------------------------------------
+// ---- Rows ------------------------------------------------------------------------------------------------
 
 enum class RopePairing : uint8_t {
     kInterleaved,  // pairs (2i, 2i+1): ggml "norm", arch llama
     kHalves,       // pairs (i, i + n/2): ggml "neox", archs qwen3, gemma3
 };
 
-// Where the K and V of one layer lie: page p of the group's pool starts at pool + p * page_stride (in f16 elements);
-// inside it, K is [kv_head][head_dim][32 tokens] at k_offset and V is [kv_head][32 tokens][v_dim] at v_offset.
+// Where the K and V of one layer lie: page p of the group's pool starts at pool + p * page_stride (in f16
+// elements); inside it, K is [kv_head][head_dim][32 tokens] at k_offset and V is [kv_head][32 tokens][v_dim]
+// at v_offset.
 struct KvLayer {
     uint16_t* pool;
     int64_t page_stride;
@@ -83,13 +88,14 @@ struct KvLayer {
     int32_t v_dim;     // a multiple of 8
 };
 
-// Rows of one sequence. pages[i] holds positions [32 i, 32 i + 32).
+// Rows of one sequence. pages[i] holds positions [32 i, 32 i + 32); only pages that hold a position some row
+// of the call sees are looked at. out overlaps nothing else.
 struct AttentionTask {
     KvLayer kv;
     const int32_t* pages;
-    const float* q;                // [rows][q_stride], head h at h * head_dim
+    const float* q;  // [rows][q_stride], head h at h * head_dim
     int64_t q_stride;
-    float* out;                    // [rows][out_stride], head h at h * v_dim
+    float* out;  // [rows][out_stride], head h at h * v_dim
     int64_t out_stride;
     int32_t n_heads;               // a multiple of n_kv_heads; head h uses kv head h / (n_heads / n_kv_heads)
     float scale;                   // scores = scale * q.k
@@ -103,30 +109,48 @@ struct RowKernels {
     // x, y, out: n floats. out may be x.
     void (*add)(const float* x, const float* y, float* out, int64_t n);
     void (*scale)(const float* x, float factor, float* out, int64_t n);
-    void (*softcap)(const float* x, float cap, float* out, int64_t n);          // cap * tanh(x / cap)
+    void (*softcap)(const float* x, float cap, float* out, int64_t n);  // cap * tanh(x / cap)
     void (*rms_norm)(const float* x, const float* weight, float eps, float* out, int64_t n);
-    void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* out, int64_t n);
-    void (*l2_norm)(const float* x, float* out, int64_t n);                     // x / max(|x|, 1e-12)
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* out,
+                       int64_t n);
+    void (*l2_norm)(const float* x, float* out, int64_t n);  // x / max(|x|, 1e-12)
     void (*silu)(const float* x, float* out, int64_t n);
     void (*gelu_tanh)(const float* x, float* out, int64_t n);
     void (*gelu_erf)(const float* x, float* out, int64_t n);
     void (*swiglu)(const float* gate, const float* up, float* out, int64_t n);  // silu(gate) * up
     void (*geglu)(const float* gate, const float* up, float* out, int64_t n);   // gelu_tanh(gate) * up
     // Rotate the first rotary_dims values of each head in place. cos, sin: [rotary_dims / 2].
-    void (*rope)(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, RopePairing pairing, const float* cos,
-                 const float* sin);
-    // Round one token's K [n_kv_heads][head_dim] and V [n_kv_heads][v_dim] to f16 (clamped to +-65504) into the page.
+    void (*rope)(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, RopePairing pairing,
+                 const float* cos, const float* sin);
+    // Round one token's K [n_kv_heads][head_dim] and V [n_kv_heads][v_dim] to f16 (clamped to +-65504) into
+    // the page.
     void (*store_kv)(const KvLayer& kv, int32_t page, int32_t slot, const float* k, const float* v);
-    // Attention of rows [row_begin, row_end) for the query heads of one kv head. scratch: attention_scratch() floats.
-    void (*attention)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head, float* scratch);
+    // Attention of rows [row_begin, row_end), 1 to kAttentionRows of them, for the query heads of one kv
+    // head. scratch: attention_scratch() floats.
+    void (*attention)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
+                      float* scratch);
+    // The same in two parts with the same bits, so that threads can share the segments of one long row.
+    // partial writes the records of the segments [segment_begin, segment_end) (segment s: positions [256 s,
+    // 256 s + 256)), one per segment, row and query head of the kv head, from partials on:
+    // attention_partial_floats() per segment. Segments that no row sees are skipped, their records left
+    // alone.
+    void (*attention_partial)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
+                              int64_t segment_begin, int64_t segment_end, float* scratch, float* partials);
+    // Merges the records of segments [segment_begin, segment_end), all that the rows see, and writes out.
+    // partials starts with the record of segment_begin; row_begin, row_end and kv_head are those of the
+    // partial calls.
+    void (*attention_merge)(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
+                            int64_t segment_begin, int64_t segment_end, const float* partials);
     // max over x and log(sum(exp(x - max))): the log of the softmax denominator is max + log_sum.
     void (*log_sum_exp)(const float* x, int64_t n, float* max, float* log_sum);
 };
 
 constexpr int64_t kAttentionRows = 8;  // most rows in one attention call
 size_t attention_scratch(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t v_dim);  // floats
+size_t attention_partial_floats(int32_t n_heads, int32_t n_kv_heads, int32_t v_dim,
+                                int64_t rows);  // per segment
 
-// ---- Dispatch -------------------------------------------------------------------------------------------------
+// ---- Dispatch --------------------------------------------------------------------------------------------
 
 // The tables by name, widest the CPU can run when name is empty ("" or OLLAMAPY_ISA unset).
 // Throws InvalidError for an unknown name or an instruction set that this CPU lacks.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace ollamapy {
 
@@ -51,5 +52,9 @@ constexpr std::optional<DTypeInfo> dtype_info(uint32_t type) {
 }
 
 constexpr DTypeInfo dtype_info(DType type) { return *dtype_info(static_cast<uint32_t>(type)); }
+
+// The field's name of any type number: "Q4_K", also of those that only others compute with ("MXFP4"); "type 99" when
+// it has none.
+std::string dtype_name(uint32_t type);
 
 }  // namespace ollamapy

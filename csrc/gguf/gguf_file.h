@@ -20,6 +20,8 @@
 
 namespace ollamapy {
 
+class HeaderReader;
+
 // An array value. Strings are views into the header block that the file object owns.
 using MetaArray = std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
                                std::vector<uint32_t>, std::vector<int32_t>, std::vector<uint64_t>,
@@ -33,15 +35,15 @@ struct TensorInfo {
     uint32_t n_dims;             // 1 to 4
     int64_t shape[4];            // contiguous dimension first; unused ones are 1
     uint64_t offset;             // from the start of the file
-    uint64_t nbytes;             // 0 when the type is unknown
+    uint64_t nbytes;             // 0 when the type is not in DType
     int64_t elements() const { return shape[0] * shape[1] * shape[2] * shape[3]; }
 };
 
 class GGUFFile {
   public:
-    // Throws FileError (malformed; names the field and the byte offset) or std::system_error (cannot be opened).
+    // Throws FileError (malformed; names the field and the byte offset) or std::system_error (cannot be opened or
+    // read).
     explicit GGUFFile(const std::string& path);
-    ~GGUFFile();
     GGUFFile(const GGUFFile&) = delete;
     GGUFFile& operator=(const GGUFFile&) = delete;
 
@@ -71,16 +73,27 @@ class GGUFFile {
     const std::vector<TensorInfo>& tensors() const { return tensors_; }
     const TensorInfo* tensor(std::string_view name) const;  // nullptr when absent
 
-    // Read bytes [begin, begin + count) of a tensor. Throws FileError when the file ends early or the range is outside.
+    // Read bytes [begin, begin + count) of a tensor; any number of threads may. Throws FileError when the file ends
+    // early, the range is outside or the tensor's type is not in DType.
     void read(const TensorInfo& tensor, uint64_t begin, uint64_t count, void* out) const;
 
   private:
+    // Closes the file also when the constructor throws.
+    struct Descriptor {
+        int fd;
+        ~Descriptor();
+    };
+
+    void read_metadata(HeaderReader& header, uint64_t count);
+    void read_alignment(const HeaderReader& header, uint64_t value_offset);
+    void read_tensors(HeaderReader& header, uint64_t count);
+
     std::string path_;
-    int fd_ = -1;
     uint64_t size_ = 0;
+    Descriptor file_;  // after size_: opening fills it in
     uint32_t version_ = 0;
     uint32_t alignment_ = 32;
-    std::unique_ptr<uint8_t[]> header_;  // metadata bytes that string views point into
+    std::vector<std::unique_ptr<uint8_t[]>> header_;  // metadata bytes that string views point into
     std::vector<std::pair<std::string_view, MetaValue>> metadata_;
     std::unordered_map<std::string_view, size_t> metadata_index_;
     std::vector<TensorInfo> tensors_;

@@ -1,14 +1,16 @@
-"""The compact form of reference distributions: per scored position the best ids, their log probabilities, the rest.
+"""The compact form of reference distributions: per position the best ids, their log probabilities, the rest.
 
-A chunk is 512 tokens, the tokenizer's BOS first where the model wants one; positions 256..510 are scored, each against
-the token after it. Log probabilities are kept in steps of 1/512 nat, as differences of neighbours (they deflate well).
+A chunk is 512 tokens, the tokenizer's BOS first where the model wants one; positions 256..510 are scored,
+each against the token after it. Log probabilities are kept in steps of 1/512 nat, as differences of
+neighbours (they deflate well).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +37,9 @@ class Reference:
     kl_default_truncated: float  # the same by `truncated_kl`
 
     def truncated_kl(self, position: int, logprobs: F32) -> F64:
-        """KL(reference || ours) of consecutive positions from `position` on, over the best ids and one bucket for the rest.
+        """KL(reference || ours) of positions from `position` on, over the best ids and a bucket for the rest.
 
-        logprobs: (n, n_vocab), normalized. Never above the full KL.
+        logprobs: (n, n_vocab), normalized. Never above the full KL (but for rounding).
         """
         here = slice(position, position + len(logprobs))
         ours = np.take_along_axis(logprobs, self.ids[here], axis=1).astype(np.float64)
@@ -48,7 +50,7 @@ class Reference:
         return result
 
 
-def pack(logprobs: F32, top: int) -> dict[str, npt.NDArray[np.generic]]:
+def pack(logprobs: F32, top: int) -> dict[str, npt.NDArray[Any]]:
     """The compact form of (n, n_vocab) log probabilities."""
     best = np.argpartition(-logprobs, top, axis=1)[:, :top]
     values = np.take_along_axis(logprobs, best, axis=1)
@@ -66,15 +68,20 @@ def pack(logprobs: F32, top: int) -> dict[str, npt.NDArray[np.generic]]:
     }
 
 
+def unpack(arrays: Mapping[str, npt.NDArray[Any]]) -> Reference:
+    unknown = np.array(np.nan)
+    return Reference(
+        tokens=arrays["tokens"].astype(np.int64),
+        ids=arrays["ids_low"].astype(np.int64) | arrays["ids_high"].astype(np.int64) << 16,
+        logprobs=np.asarray(np.cumsum(arrays["gaps"].astype(np.int64), axis=1) * -STEP, np.float64),
+        rest=arrays["rest"].astype(np.float64),
+        perplexity_f32=arrays["perplexity_f32"],
+        perplexity_default=arrays.get("perplexity_default", unknown),
+        kl_default=float(arrays.get("kl_default", unknown)),
+        kl_default_truncated=float(arrays.get("kl_default_truncated", unknown)),
+    )
+
+
 def load(path: Path) -> Reference:
     with np.load(path) as file:
-        return Reference(
-            tokens=file["tokens"].astype(np.int64),
-            ids=file["ids_low"].astype(np.int64) | file["ids_high"].astype(np.int64) << 16,
-            logprobs=np.cumsum(file["gaps"].astype(np.int64), axis=1) * -STEP,
-            rest=file["rest"].astype(np.float64),
-            perplexity_f32=file["perplexity_f32"],
-            perplexity_default=file["perplexity_default"],
-            kl_default=float(file["kl_default"]),
-            kl_default_truncated=float(file["kl_default_truncated"]),
-        )
+        return unpack(dict(file))

@@ -28,9 +28,19 @@ def _ask(jobs: Iterable[str], *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def tokenize(model: Path, texts: Sequence[bytes], *, add_special: bool, parse_special: bool) -> list[Ids]:
+def tokenize_all(
+    model: Path, texts: Sequence[bytes], *, add_special: bool, parse_special: bool
+) -> list[Ids | None]:
+    """None where the oracle refuses the text (some invalid UTF-8)."""
     jobs = [f"{int(add_special)} {int(parse_special)} {text.hex()}" for text in texts]
-    return [[int(word) for word in line.split()] for line in _ask(jobs, "tokenize", str(model))]
+    lines = _ask(jobs, "tokenize", str(model))
+    return [None if line == "!" else [int(word) for word in line.split()] for line in lines]
+
+
+def tokenize(model: Path, text: bytes, *, add_special: bool = False, parse_special: bool = False) -> Ids:
+    (ids,) = tokenize_all(model, [text], add_special=add_special, parse_special=parse_special)
+    assert ids is not None
+    return ids
 
 
 def logits(
@@ -59,4 +69,5 @@ def greedy(model: Path, prompts: Sequence[Sequence[int]], steps: int) -> tuple[n
 def log_softmax(rows: F32) -> F32:
     top = rows.max(axis=1, keepdims=True)
     total = np.exp(rows - top).sum(axis=1, keepdims=True, dtype=np.float64)
-    return (rows - top - np.log(total)).astype(np.float32)
+    result: F32 = (rows - top - np.log(total)).astype(np.float32)
+    return result

@@ -5,12 +5,12 @@
 //       $LLAMA_BUILD/ggml/src/libggml-base.a -fopenmp -lpthread -ldl
 //
 // One job per line on stdin, results on stdout:
-//   oracle_llama tokenize MODEL            job: ADD_SPECIAL PARSE_SPECIAL HEX      result: a line of token ids
-//   oracle_llama logits MODEL default|f32  job: FROM TO id id ...                  result: rows FROM..TO-1 of logits, raw f32
-//   oracle_llama greedy MODEL N            job: id id ...                          result: N lines "top1 logp1 top2 logp2"
+//   oracle_llama tokenize MODEL            job: ADD_SPECIAL PARSE_SPECIAL HEX; the ids, or ! if refused
+//   oracle_llama logits MODEL default|f32  job: FROM TO id id ...; logits of those rows, raw f32
+//   oracle_llama greedy MODEL N            job: id id ...; N lines "top1 logp1 top2 logp2"
 //
-// "default" is what llama_*_default_params say (f16 KV, flash attention auto, repacked weights);
-// "f32" keeps K and V in f32, without flash attention or repacking. ORACLE_THREADS sets the threads (default 2).
+// "default" is what llama_*_default_params say (f16 KV, flash attention auto, repacked weights); "f32" keeps
+// K and V in f32, without flash attention or repacking. ORACLE_THREADS sets the threads (default 2).
 
 #include <llama.h>
 
@@ -88,13 +88,19 @@ void tokenize(const Model& model) {
         bool add_special = false, parse_special = false;
         std::string hex, text;
         line >> add_special >> parse_special >> hex;
-        for (size_t i = 0; i + 1 < hex.size(); i += 2) text += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+        for (size_t i = 0; i + 1 < hex.size(); i += 2)
+            text += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
         Tokens ids(4 * text.size() + 16);
-        const int32_t n = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
-                                         static_cast<int32_t>(ids.size()), add_special, parse_special);
-        if (n < 0) throw std::runtime_error("llama_tokenize failed");
-        for (int32_t i = 0; i < n; ++i) std::printf("%d ", ids[i]);
-        std::printf("\n");
+        try {
+            const int32_t n =
+                llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
+                               static_cast<int32_t>(ids.size()), add_special, parse_special);
+            if (n < 0) throw std::runtime_error("llama_tokenize failed");
+            for (int32_t i = 0; i < n; ++i) std::printf("%d ", ids[i]);
+            std::printf("\n");
+        } catch (const std::exception&) {  // some invalid UTF-8
+            std::printf("!\n");
+        }
     }
 }
 
@@ -109,7 +115,8 @@ void logits(const Model& model, bool f32) {
         llama_memory_clear(llama_get_memory(context.get()), true);
         decode(context.get(), tokens, 0, from);
         for (size_t i = from; i < to; ++i) {
-            std::fwrite(llama_get_logits_ith(context.get(), static_cast<int32_t>(i)), sizeof(float), n_vocab, stdout);
+            std::fwrite(llama_get_logits_ith(context.get(), static_cast<int32_t>(i)), sizeof(float), n_vocab,
+                        stdout);
         }
         std::fflush(stdout);
     }
@@ -150,7 +157,8 @@ void greedy(const Model& model, int steps) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-    if (argc < 3) throw std::runtime_error("usage: oracle_llama tokenize|logits|greedy MODEL [default|f32|N]");
+    if (argc < 3)
+        throw std::runtime_error("usage: oracle_llama tokenize|logits|greedy MODEL [default|f32|N]");
     llama_log_set(only_errors, nullptr);
     llama_backend_init();
     const std::string what = argv[1], mode = argc > 3 ? argv[3] : "";

@@ -2,25 +2,25 @@
 
 ORACLE_LLAMA=... python record_kl.py NAME quantized.gguf f32.gguf --full DIRECTORY
 
-writes kl-NAME.npz here (see kl.py) and, into DIRECTORY, all reference log probabilities (too big for the repository).
+writes kl-NAME.npz here (see kl.py) and, into DIRECTORY, all reference log probabilities (too big to commit).
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-import numpy as np
-from gguf import GGUFReader
+from typing import Any
 
 import kl
+import numpy as np
 import oracle
+from gguf import GGUFReader
 
 
 def make_chunks(model: Path, count: int) -> list[list[int]]:
     text = oracle.TEXT.read_bytes()
-    (ids,) = oracle.tokenize(model, [text], add_special=False, parse_special=False)
-    (head,) = oracle.tokenize(model, [b""], add_special=True, parse_special=False)
+    ids = oracle.tokenize(model, text)
+    head = oracle.tokenize(model, b"", add_special=True)
     body = kl.CHUNK - len(head)
     assert len(ids) >= body * count
     return [head + ids[i * body : (i + 1) * body] for i in range(count)]
@@ -58,13 +58,9 @@ def main() -> None:
         full[i * kl.SCORED : (i + 1) * kl.SCORED] = logprobs
         packed.append(kl.pack(logprobs, args.top))
         perplexity_f32.append(perplexities(logprobs, tokens[i : i + 1])[0])
-    golden = {key: np.concatenate([part[key] for part in packed]) for key in packed[0]}
+    golden: dict[str, Any] = {key: np.concatenate([part[key] for part in packed]) for key in packed[0]}
     golden |= {"tokens": tokens.astype(np.int32), "perplexity_f32": np.array(perplexity_f32)}
-    golden |= {"perplexity_default": np.zeros(0), "kl_default": np.zeros(0), "kl_default_truncated": np.zeros(0)}
-    golden["kl_default"] = golden["kl_default_truncated"] = np.float64(0)  # for the load below
-    out = oracle.GOLDEN / f"kl-{args.name}.npz"
-    np.savez_compressed(out, **golden)
-    reference = kl.load(out)
+    reference = kl.unpack(golden)
 
     full_kl, truncated, perplexity_default = [], [], []
     for i, rows in enumerate(oracle.logits(args.model, chunks, kl.FIRST, last, n_vocab, "default")):
@@ -76,12 +72,13 @@ def main() -> None:
     golden["perplexity_default"] = np.array(perplexity_default)
     golden["kl_default"] = np.mean(full_kl)
     golden["kl_default_truncated"] = np.mean(truncated)
+    out = oracle.GOLDEN / f"kl-{args.name}.npz"
     np.savez_compressed(out, **golden)
     np.save(args.full / "kl_default.npy", np.concatenate(full_kl))
     np.save(args.full / "kl_default_truncated.npy", np.concatenate(truncated))
     for key in ("perplexity_f32", "perplexity_default"):
         print(key, float(np.exp(np.log(golden[key]).mean())))
-    print("mean KL", golden["kl_default"], "truncated", golden["kl_default_truncated"], out.stat().st_size, "bytes")
+    print("mean KL", golden["kl_default"], "truncated", golden["kl_default_truncated"])
 
 
 if __name__ == "__main__":

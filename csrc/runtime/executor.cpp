@@ -1,0 +1,356 @@
+#include "runtime/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "cpu/packed.h"
+
+namespace ollamapy {
+namespace {
+
+constexpr int64_t kChunksPerThread = 6;                // so that a thread that was held up is not waited for
+constexpr int64_t kMinTileBytes = int64_t{48} << 10;   // weight bytes worth a claim of their own
+constexpr int64_t kMatmulRows = 20 * cpu::kPanelRows;  // rows of a product in one chunk at most
+
+int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// Chunk index of count over [0, total).
+struct Range {
+    int64_t begin, end;
+};
+Range share(int64_t total, int64_t index, int64_t count) {
+    return {total * index / count, total * (index + 1) / count};
+}
+
+int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+}  // namespace
+
+int64_t Executor::rows_of(Rows rows) const {
+    return rows == Rows::kTokens ? batch_->rows() : static_cast<int64_t>(batch_->outputs.size());
+}
+
+float* Executor::floats(int buffer) const {
+    return reinterpret_cast<float*>(arena_ + program_->buffers[buffer].offset);
+}
+
+cpu::QuantizedRows Executor::quantized(int buffer) const {
+    const Buffer& place = program_->buffers[buffer];
+    return {arena_ + place.offset, rows_of(place.rows), place.width};
+}
+
+cpu::KvLayer Executor::kv_layer(int group, int layer) const {
+    const LayerGroup::Layer& place = program_->groups[group].layers[layer];
+    return {cache_->pool(group),
+            cache_->stride(group),
+            place.k_offset,
+            place.v_offset,
+            static_cast<int32_t>(place.n_kv_heads),
+            static_cast<int32_t>(place.head_dim),
+            static_cast<int32_t>(place.v_dim)};
+}
+
+const float* Executor::run(const Program& program, const KVCache& cache, const Batch& batch) {
+    program_ = &program;
+    cache_ = &cache;
+    batch_ = &batch;
+    Device& device = *program.device;
+    isa_ = &device.isa();
+    arena_ = device.arena(program.arena_bytes);
+    ThreadPool& pool = device.pool();
+    threads_ = pool.threads();
+    row_scratch_.resize(threads_);
+    attention_scratch_.resize(threads_);
+    for (int i = 0; i < threads_; ++i) {
+        if (static_cast<int64_t>(row_scratch_[i].size()) < program.widest_row)
+            row_scratch_[i].resize(program.widest_row);
+        if (attention_scratch_[i].size() < program.attention_scratch) {
+            attention_scratch_[i].resize(program.attention_scratch);
+        }
+    }
+    tiles_.clear();
+    sequence_of_row_.assign(batch.rows(), 0);
+    for (size_t s = 0; s < batch.sequences.size(); ++s) {
+        const Batch::Sequence& sequence = batch.sequences[s];
+        for (int64_t row = 0; row < sequence.rows; row += cpu::kAttentionRows) {
+            tiles_.push_back({static_cast<int>(s), sequence.first_row + row,
+                              std::min(cpu::kAttentionRows, sequence.rows - row)});
+        }
+        std::fill_n(sequence_of_row_.begin() + sequence.first_row, sequence.rows, static_cast<int>(s));
+    }
+    visible_begin_.resize(program.groups.size());
+    for (size_t g = 0; g < program.groups.size(); ++g) {
+        const int64_t window = program.groups[g].window;
+        visible_begin_[g].assign(batch.rows(), 0);
+        if (window == 0) continue;
+        for (int64_t row = 0; row < batch.rows(); ++row) {
+            visible_begin_[g][row] =
+                static_cast<int32_t>(std::max<int64_t>(0, batch.positions[row] + 1 - window));
+        }
+    }
+
+    const size_t count = program.instructions.size();
+    if (claims_.size() < count) claims_ = std::vector<std::atomic<int64_t>>(count);
+    for (size_t i = 0; i < count; ++i) claims_[i].store(0, std::memory_order_relaxed);
+    if (profiling) profile.resize(count, 0);
+    pool.run([&](int thread) {
+        for (size_t i = 0; i < count; ++i) {
+            const Instruction& instruction = program.instructions[i];
+            const int64_t start = profiling && thread == 0 ? now_ns() : 0;
+            const int64_t total = chunks(instruction);
+            for (int64_t index; (index = claims_[i].fetch_add(1, std::memory_order_relaxed)) < total;) {
+                chunk(instruction, index, thread);
+            }
+            pool.barrier().wait();
+            if (profiling && thread == 0) profile[i] += now_ns() - start;
+        }
+    });
+    return floats(program.output);
+}
+
+int64_t Executor::chunks(const Instruction& instruction) const {
+    const int64_t most = threads_ * kChunksPerThread;
+    if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
+        const int64_t rows = rows_of(matmul->rows);
+        if (rows == 0) return 0;
+        int64_t tiles = 0, bytes = 0;
+        for (const auto& part : matmul->parts) {
+            tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
+            bytes += static_cast<int64_t>(part.weight->data.bytes());
+        }
+        const int64_t blocks = ceil_div(rows, kMatmulRows);
+        const int64_t worth = rows >= 8 ? most : std::max<int64_t>(threads_, bytes / kMinTileBytes);
+        return std::min({tiles, most, worth}) * blocks;
+    }
+    if (const auto* chain = std::get_if<RowChain>(&instruction)) return std::min(rows_of(chain->rows), most);
+    if (const auto* attention = std::get_if<AttentionLayer>(&instruction)) {
+        return static_cast<int64_t>(tiles_.size()) * attention->n_kv_heads;
+    }
+    if (std::holds_alternative<PoolRows>(instruction)) return static_cast<int64_t>(batch_->outputs.size());
+    return std::min(batch_->rows(), most);
+}
+
+void Executor::chunk(const Instruction& instruction, int64_t index, int thread) {
+    const int64_t count = chunks(instruction);
+    if (const auto* chain = std::get_if<RowChain>(&instruction)) {
+        const Range range = share(rows_of(chain->rows), index, count);
+        run_rows(*chain, range.begin, range.end, thread);
+    } else if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
+        run_matmul(*matmul, index, count);
+    } else if (const auto* table = std::get_if<RopeTable>(&instruction)) {
+        const Range range = share(batch_->rows(), index, count);
+        run_rope_table(*table, range.begin, range.end);
+    } else if (const auto* heads = std::get_if<HeadPrepare>(&instruction)) {
+        const Range range = share(batch_->rows(), index, count);
+        run_heads(*heads, range.begin, range.end, thread);
+    } else if (const auto* attention = std::get_if<AttentionLayer>(&instruction)) {
+        run_attention(*attention, index, thread);
+    } else if (const auto* pool = std::get_if<PoolRows>(&instruction)) {
+        run_pool(*pool, index);
+    }
+}
+
+void Executor::run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread) {
+    const cpu::RowKernels& k = *isa_->rows;
+    const int64_t n = chain.width;
+    float* const scratch = row_scratch_[thread].data();
+    for (int64_t row = begin; row < end; ++row) {
+        const float* current = nullptr;
+        for (const RowStep& step : chain.steps) {
+            float* const out = step.store != kNone ? floats(step.store) + row * n : scratch;
+            const float* const other = step.other != kNone ? floats(step.other) + row * n : nullptr;
+            switch (step.kind) {
+                case RowStep::Kind::kLoad:
+                    current = other;
+                    break;
+                case RowStep::Kind::kGather:
+                    current = floats(step.other) + batch_->outputs[row] * n;
+                    break;
+                case RowStep::Kind::kEmbed: {
+                    const int64_t index = step.index == EmbedIndex::kToken      ? batch_->tokens[row]
+                                          : step.index == EmbedIndex::kPosition ? batch_->positions[row]
+                                                                                : 0;
+                    cpu::unpack_row(step.table->view, index, out);
+                    current = out;
+                    break;
+                }
+                case RowStep::Kind::kScale:
+                    k.scale(current, step.factor, out, n);
+                    break;
+                case RowStep::Kind::kAdd:
+                    k.add(current, other, out, n);
+                    break;
+                case RowStep::Kind::kRmsNorm: {
+                    const int64_t width = step.head_dim ? step.head_dim : n;
+                    for (int64_t i = 0; i < n; i += width) {
+                        k.rms_norm(current + i, step.weight ? step.weight->data() : nullptr, step.factor,
+                                   out + i, width);
+                    }
+                    break;
+                }
+                case RowStep::Kind::kLayerNorm:
+                    k.layer_norm(current, step.weight->data(), step.bias->data(), step.factor, out, n);
+                    break;
+                case RowStep::Kind::kSilu:
+                    k.silu(current, out, n);
+                    break;
+                case RowStep::Kind::kGeluTanh:
+                    k.gelu_tanh(current, out, n);
+                    break;
+                case RowStep::Kind::kGeluErf:
+                    k.gelu_erf(current, out, n);
+                    break;
+                case RowStep::Kind::kSwiglu:
+                case RowStep::Kind::kGeglu: {
+                    const float* const gate = step.swapped ? other : current;
+                    const float* const up = step.swapped ? current : other;
+                    (step.kind == RowStep::Kind::kSwiglu ? k.swiglu : k.geglu)(gate, up, out, n);
+                    break;
+                }
+                case RowStep::Kind::kSoftcap:
+                    k.softcap(current, step.factor, out, n);
+                    break;
+            }
+            if (step.kind == RowStep::Kind::kLoad || step.kind == RowStep::Kind::kGather) {
+                if (step.store != kNone) current = std::copy_n(current, n, out) - n;
+            } else {
+                current = out;
+            }
+            if (step.store_quantized != kNone) {
+                isa_->matmul->quantize_row(current, quantized(step.store_quantized), row);
+            }
+        }
+    }
+}
+
+void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count) {
+    const int64_t rows = rows_of(group.rows);
+    const int64_t blocks = ceil_div(rows, kMatmulRows);
+    const int64_t per_block = count / blocks;
+    const int64_t row_begin = index / per_block * kMatmulRows;
+    const int64_t row_end = std::min(rows, row_begin + kMatmulRows);
+    int64_t tiles = 0;
+    for (const auto& part : group.parts) tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
+    const Range range = share(tiles, index % per_block, per_block);
+
+    int64_t first = 0;  // of this part, among the tiles of all
+    for (const auto& part : group.parts) {
+        const int64_t part_tiles = ceil_div(part.weight->view.rows, cpu::kTileRows);
+        const int64_t begin = std::max<int64_t>(range.begin - first, 0);
+        const int64_t end = std::min(range.end - first, part_tiles);
+        first += part_tiles;
+        if (begin >= end) continue;
+        cpu::MatmulTask task{};
+        task.w = part.weight->view;
+        if (cpu::takes_quantized(part.weight->view.type)) {
+            task.xq = quantized(group.quantized);
+        } else {
+            task.xf = floats(group.floats);
+            task.xf_stride = group.cols;
+        }
+        task.y = floats(part.y);
+        task.y_stride = part.weight->view.rows;
+        task.bias = part.bias ? part.bias->data() : nullptr;
+        task.residual = part.residual != kNone ? floats(part.residual) : nullptr;
+        task.residual_stride = part.weight->view.rows;
+        isa_->matmul->matmul(task, begin, end, row_begin, row_end);
+    }
+}
+
+void Executor::run_rope_table(const RopeTable& table, int64_t begin, int64_t end) {
+    const auto half = static_cast<int64_t>(table.frequencies.size());
+    for (int64_t row = begin; row < end; ++row) {
+        float* const cosines = floats(table.cos) + row * half;
+        float* const sines = floats(table.sin) + row * half;
+        for (int64_t i = 0; i < half; ++i) {
+            const double angle = batch_->positions[row] * table.frequencies[i];
+            cosines[i] = static_cast<float>(std::cos(angle));
+            sines[i] = static_cast<float>(std::sin(angle));
+        }
+    }
+}
+
+void Executor::run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, int thread) {
+    const cpu::RowKernels& kernels = *isa_->rows;
+    const auto prepare = [&](const HeadPrepare::Heads& part, int64_t row, float* out) {
+        const int64_t width = part.count * heads.head_dim;
+        const float* const in = floats(part.buffer) + row * width;
+        if (part.normalized) {
+            for (int64_t i = 0; i < width; i += heads.head_dim) {
+                kernels.rms_norm(in + i, part.norm ? part.norm->data() : nullptr, part.eps, out + i,
+                                 heads.head_dim);
+            }
+        } else if (in != out) {
+            std::copy_n(in, width, out);
+        }
+        if (part.table != kNone) {
+            const auto& table = std::get<RopeTable>(program_->instructions[part.table]);
+            const int64_t half = part.rotary_dims / 2;
+            kernels.rope(out, part.count, heads.head_dim, part.rotary_dims, part.pairing,
+                         floats(table.cos) + row * half, floats(table.sin) + row * half);
+        }
+    };
+    const cpu::KvLayer kv = kv_layer(heads.group, heads.layer);
+    float* const k = row_scratch_[thread].data();
+    for (int64_t row = begin; row < end; ++row) {
+        if (heads.q.normalized || heads.q.table != kNone) {
+            prepare(heads.q, row, floats(heads.q_out) + row * heads.q.count * heads.head_dim);
+        }
+        prepare(heads.k, row, k);
+        const int32_t position = batch_->positions[row];
+        const int32_t* const pages = batch_->sequences[sequence_of_row_[row]].pages[heads.group];
+        kernels.store_kv(kv, pages[position / cpu::kPageTokens],
+                         static_cast<int32_t>(position % cpu::kPageTokens), k,
+                         floats(heads.v) + row * heads.k.count * heads.v_dim);
+    }
+}
+
+void Executor::run_attention(const AttentionLayer& layer, int64_t index, int thread) {
+    // Long tiles first: the last rows of a prompt see the most.
+    const auto tile_index = static_cast<int64_t>(tiles_.size()) - 1 - index / layer.n_kv_heads;
+    const AttentionTile& tile = tiles_[tile_index];
+    cpu::AttentionTask task{};
+    task.kv = kv_layer(layer.group, layer.layer);
+    task.pages = batch_->sequences[tile.sequence].pages[layer.group];
+    task.q_stride = layer.n_heads * layer.head_dim;
+    task.q = floats(layer.q);
+    task.out_stride = layer.n_heads * layer.v_dim;
+    task.out = floats(layer.out);
+    task.n_heads = static_cast<int32_t>(layer.n_heads);
+    task.scale = layer.scale;
+    task.softcap = layer.softcap;
+    task.visible_begin = visible_begin_[layer.group].data();
+    task.visible_end = batch_->limits.data();
+    isa_->rows->attention(task, tile.first_row, tile.first_row + tile.rows,
+                          static_cast<int32_t>(index % layer.n_kv_heads), attention_scratch_[thread].data());
+}
+
+void Executor::run_pool(const PoolRows& pool, int64_t index) {
+    const Batch::Sequence& sequence = batch_->sequences[batch_->outputs[index]];
+    const int64_t n = program_->buffers[pool.x].width;
+    const float* const x = floats(pool.x) + sequence.first_row * n;
+    float* const out = floats(pool.out) + index * n;
+    switch (pool.kind) {
+        case PoolKind::kCls:
+            std::copy_n(x, n, out);
+            break;
+        case PoolKind::kLast:
+            std::copy_n(x + (sequence.rows - 1) * n, n, out);
+            break;
+        case PoolKind::kMean:
+            std::fill_n(out, n, 0.0f);
+            for (int64_t row = 0; row < sequence.rows; ++row) isa_->rows->add(out, x + row * n, out, n);
+            isa_->rows->scale(out, 1.0f / static_cast<float>(sequence.rows), out, n);
+            break;
+    }
+    if (pool.normalize) isa_->rows->l2_norm(out, out, n);
+}
+
+}  // namespace ollamapy

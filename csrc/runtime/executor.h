@@ -1,0 +1,74 @@
+// Runs a Program for one batch.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "graph/program.h"
+#include "runtime/kv_cache.h"
+
+namespace ollamapy {
+
+// All new rows of a step, flattened: sequence after sequence, positions ascending.
+struct Batch {
+    struct Sequence {
+        int64_t first_row;
+        int64_t rows;
+        std::vector<const int32_t*> pages;  // by layer group: entry i holds positions [32 i, 32 i + 32)
+    };
+    std::vector<Sequence> sequences;
+    std::vector<int32_t> tokens;     // [rows]
+    std::vector<int32_t> positions;  // [rows]
+    std::vector<int32_t> limits;     // [rows] one past the last position a row sees
+    std::vector<int32_t> outputs;    // logits: rows that get them; pooled: sequences that give one
+    int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
+};
+
+class Executor {
+  public:
+    // Run the whole program and return the output rows, [batch.outputs][program.output_width], valid until
+    // the next run on the device. The batch was checked before: rows, outputs, tokens, positions and pages
+    // are in range.
+    const float* run(const Program& program, const KVCache& cache, const Batch& batch);
+
+    // Nanoseconds by instruction, added up over runs while profiling.
+    std::vector<int64_t> profile;
+    bool profiling = false;
+
+  private:
+    struct AttentionTile {
+        int sequence;
+        int64_t first_row, rows;
+    };
+    struct Plan;
+
+    int64_t rows_of(Rows rows) const;
+    float* floats(int buffer) const;
+    cpu::QuantizedRows quantized(int buffer) const;
+    cpu::KvLayer kv_layer(int group, int layer) const;
+
+    int64_t chunks(const Instruction& instruction) const;
+    void chunk(const Instruction& instruction, int64_t index, int thread);
+    void run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread);
+    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count);
+    void run_rope_table(const RopeTable& table, int64_t begin, int64_t end);
+    void run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, int thread);
+    void run_attention(const AttentionLayer& layer, int64_t index, int thread);
+    void run_pool(const PoolRows& pool, int64_t index);
+
+    const Program* program_ = nullptr;
+    const KVCache* cache_ = nullptr;
+    const Batch* batch_ = nullptr;
+    const cpu::Isa* isa_ = nullptr;
+    uint8_t* arena_ = nullptr;
+    int threads_ = 1;
+    std::vector<std::atomic<int64_t>> claims_;
+    std::vector<std::vector<float>> row_scratch_;        // per thread
+    std::vector<std::vector<float>> attention_scratch_;  // per thread
+    std::vector<AttentionTile> tiles_;
+    std::vector<int> sequence_of_row_;
+    std::vector<std::vector<int32_t>> visible_begin_;  // by group: [rows]
+};
+
+}  // namespace ollamapy

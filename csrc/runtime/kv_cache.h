@@ -1,0 +1,49 @@
+// The pages of a model: one pool per layer group. Which page holds what is decided above (ollamapy/engine).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "errors.h"
+#include "graph/program.h"
+#include "runtime/memory.h"
+
+namespace ollamapy {
+
+class KVCache {
+  public:
+    // pages: how many pages each group of the program gets. Throws InvalidError, std::bad_alloc. The
+    // reservation costs memory only as pages are written.
+    KVCache(const Program& program, const std::vector<int64_t>& pages) : pages_(pages) {
+        if (pages.size() != program.groups.size()) {
+            throw InvalidError("the program has " + std::to_string(program.groups.size()) +
+                               " layer groups, not " + std::to_string(pages.size()));
+        }
+        for (size_t i = 0; i < pages.size(); ++i) {
+            const auto bytes = static_cast<int64_t>(program.groups[i].page_bytes());
+            if (pages[i] < 0 || pages[i] > INT32_MAX ||
+                (bytes > 0 && pages[i] > (int64_t{1} << 46) / bytes)) {
+                throw InvalidError("a pool of " + std::to_string(pages[i]) + " pages");
+            }
+            strides_.push_back(program.groups[i].page_elements);
+            pools_.emplace_back(static_cast<size_t>(pages[i] * bytes));
+        }
+    }
+
+    const std::vector<int64_t>& pages() const { return pages_; }
+    uint16_t* pool(int group) const { return pools_[group].as<uint16_t>(); }
+    int64_t stride(int group) const { return strides_[group]; }
+    size_t nbytes() const {
+        size_t total = 0;
+        for (const AlignedBuffer& pool : pools_) total += pool.bytes();
+        return total;
+    }
+
+  private:
+    std::vector<int64_t> pages_;
+    std::vector<int64_t> strides_;
+    std::vector<AlignedBuffer> pools_;
+};
+
+}  // namespace ollamapy

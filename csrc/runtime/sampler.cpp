@@ -1,0 +1,358 @@
+#include "runtime/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+
+namespace ollamapy {
+
+namespace {
+
+using Candidate = SamplerScratch::Candidate;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// ---- Order
+// ----------------------------------------------------------------------------------------------------
+
+// Logits as integers of the same order: comparing them is fast and total, and -0 equals 0.
+constexpr int32_t to_key(float logit) {
+    const auto bits = std::bit_cast<int32_t>(logit + 0.0f);
+    return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+constexpr float from_key(int32_t key) {
+    return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff));
+}
+
+constexpr int32_t kImpossible = to_key(-std::numeric_limits<float>::infinity());
+constexpr int32_t kInfinite = to_key(std::numeric_limits<float>::infinity());
+
+// A token with its logit; the greater rank is the higher logit, and of equal ones the lower id.
+uint64_t make_rank(int32_t key, int64_t id) {
+    return uint64_t{static_cast<uint32_t>(key) ^ 0x80000000u} << 32 | static_cast<uint32_t>(~id);
+}
+int32_t id_of(uint64_t rank) {
+    return static_cast<int32_t>(~static_cast<uint32_t>(rank));
+}
+float logit_of(uint64_t rank) {
+    return from_key(static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u));
+}
+
+// ---- The row
+// --------------------------------------------------------------------------------------------------
+
+constexpr int64_t kBlock = 64;
+
+// Fills keys and block_max and returns the greatest key. Written so that compilers vectorize it: this loop
+// sees every logit of the vocabulary, the rest of a usual draw only a few blocks.
+int32_t load_keys(const float* logits, int64_t n_vocab, SamplerScratch& scratch) {
+    if (n_vocab < 1 || n_vocab > std::numeric_limits<int32_t>::max()) {
+        throw InvalidError("cannot sample from " + std::to_string(n_vocab) + " logits");
+    }
+    scratch.keys.resize(static_cast<size_t>(n_vocab));
+    scratch.block_max.resize(static_cast<size_t>((n_vocab + kBlock - 1) / kBlock));
+    int32_t greatest = std::numeric_limits<int32_t>::min();
+    int32_t least = std::numeric_limits<int32_t>::max();
+    for (int64_t begin = 0; begin < n_vocab; begin += kBlock) {
+        const int64_t end = std::min(begin + kBlock, n_vocab);
+        int32_t block_greatest = std::numeric_limits<int32_t>::min();
+        for (int64_t i = begin; i < end; ++i) {
+            const int32_t key = to_key(logits[i]);
+            scratch.keys[i] = key;
+            block_greatest = std::max(block_greatest, key);
+            least = std::min(least, key);
+        }
+        scratch.block_max[begin / kBlock] = block_greatest;
+        greatest = std::max(greatest, block_greatest);
+    }
+    // NaNs lie beyond the infinities, on both sides.
+    if (greatest > kInfinite || least < kImpossible) throw SamplingError("the model produced NaN logits");
+    if (greatest == kImpossible) throw SamplingError("the model left no token possible: every logit is -inf");
+    return greatest;
+}
+
+// Ranks of the k best possible tokens into scratch.ranks; in order of ids when that is all of them, else best
+// first.
+void select_best(int64_t k, SamplerScratch& scratch) {
+    const auto n_blocks = static_cast<int64_t>(scratch.block_max.size());
+    const auto n_vocab = static_cast<int64_t>(scratch.keys.size());
+    int32_t threshold = kImpossible + 1;
+    if (k < n_blocks) {
+        // The k best blocks hold k tokens that reach the k-th best block's maximum, so the k best tokens do.
+        auto& maxima = scratch.block_max_copy;
+        maxima = scratch.block_max;
+        std::nth_element(maxima.begin(), maxima.begin() + (k - 1), maxima.end(), std::greater<>());
+        threshold = std::max(threshold, maxima[k - 1]);
+    }
+    auto& ranks = scratch.ranks;
+    ranks.clear();
+    for (int64_t block = 0; block < n_blocks; ++block) {
+        if (scratch.block_max[block] < threshold) continue;
+        const int64_t end = std::min((block + 1) * kBlock, n_vocab);
+        for (int64_t i = block * kBlock; i < end; ++i) {
+            if (scratch.keys[i] >= threshold) ranks.push_back(make_rank(scratch.keys[i], i));
+        }
+    }
+    if (k < static_cast<int64_t>(ranks.size())) {
+        std::nth_element(ranks.begin(), ranks.begin() + k, ranks.end(), std::greater<>());
+        ranks.resize(static_cast<size_t>(k));
+    }
+}
+
+// Penalizes the tokens of the window once each: the repeat penalty pushes a logit down whatever its sign, the
+// frequency penalty counts, the presence penalty does not. Infinite logits stay, and finite ones stay finite.
+void penalize(std::span<const int32_t> history, const SamplingParams& params, SamplerScratch& scratch) {
+    if (params.repeat_penalty == 1 && params.frequency_penalty == 0 && params.presence_penalty == 0) return;
+    if (params.repeat_last_n >= 0 && static_cast<uint64_t>(params.repeat_last_n) < history.size()) {
+        history = history.last(static_cast<size_t>(params.repeat_last_n));
+    }
+    const auto n_vocab = static_cast<int64_t>(scratch.keys.size());
+    if (scratch.counts.size() < scratch.keys.size()) scratch.counts.resize(scratch.keys.size());
+    for (const int32_t token : history) {
+        if (token >= 0 && token < n_vocab) ++scratch.counts[token];
+    }
+    for (const int32_t token : history) {
+        if (token < 0 || token >= n_vocab || scratch.counts[token] == 0) continue;
+        const int32_t count = std::exchange(scratch.counts[token], 0);
+        const int32_t old = scratch.keys[token];
+        if (old == kImpossible || old == kInfinite) continue;
+        double logit = from_key(old);
+        logit = logit <= 0 ? logit * params.repeat_penalty : logit / params.repeat_penalty;
+        logit -= count * params.frequency_penalty + params.presence_penalty;
+        constexpr double kMax = std::numeric_limits<float>::max();
+        const int32_t key = to_key(static_cast<float>(std::clamp(logit, -kMax, kMax)));
+        scratch.keys[token] = key;
+        int32_t& greatest = scratch.block_max[token / kBlock];
+        if (key >= greatest) {
+            greatest = key;
+        } else if (old == greatest) {
+            const auto begin = scratch.keys.begin() + token / kBlock * kBlock;
+            greatest = *std::max_element(begin, begin + std::min(kBlock, scratch.keys.end() - begin));
+        }
+    }
+}
+
+// ---- Probabilities
+// --------------------------------------------------------------------------------------------
+
+// A logit below the best one. Where the best is infinite, it alone counts.
+double below(float logit, float best) {
+    return logit == best ? 0.0 : double{logit} - double{best};
+}
+
+// log-softmax of raw logits. Where some are infinite, they share the probability.
+struct LogSoftmax {
+    float best;
+    double log_sum = 0;  // log(sum(exp(logit - best)))
+
+    LogSoftmax(const float* logits, int64_t n_vocab, int32_t greatest_key) : best(from_key(greatest_key)) {
+        double sum = 0;
+        for (int64_t i = 0; i < n_vocab; ++i) sum += std::exp(below(logits[i], best));
+        log_sum = std::log(sum);
+    }
+    float operator()(float logit) const { return static_cast<float>(below(logit, best) - log_sum); }
+};
+
+std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, int64_t n, SamplerScratch& scratch) {
+    std::vector<TokenLogprob> top;
+    if (n <= 0) return top;
+    select_best(n, scratch);
+    std::sort(scratch.ranks.begin(), scratch.ranks.end(), std::greater<>());
+    for (const uint64_t rank : scratch.ranks) {
+        const float logprob = log_softmax(logit_of(rank));
+        if (logprob == -kInfinity) break;
+        top.push_back({id_of(rank), logprob});
+    }
+    return top;
+}
+
+// Gives every candidate its weight at this temperature and returns their sum. best: the greatest logit among
+// them.
+double weigh(std::vector<Candidate>& candidates, float best, double temperature) {
+    double total = 0;
+    for (Candidate& candidate : candidates) {
+        candidate.weight = std::exp(below(logit_of(candidate.rank), best) / temperature);
+        total += candidate.weight;
+    }
+    return total;
+}
+
+float best_logit(const std::vector<Candidate>& candidates) {
+    uint64_t rank = 0;
+    for (const Candidate& candidate : candidates) rank = std::max(rank, candidate.rank);
+    return logit_of(rank);
+}
+
+bool better(const Candidate& a, const Candidate& b) {
+    return a.rank > b.rank;
+}
+
+// The length of the shortest prefix of candidates, as `before` orders them, whose weight reaches target
+// (exceeds it if strict); all of them if none does. Moves that prefix to the front, its last candidate at the
+// end. Without sorting: halves the part where the prefix ends, so that a full vocabulary takes linear time.
+template <class Before>
+size_t shortest_prefix(std::vector<Candidate>& candidates, double target, bool strict, Before before) {
+    constexpr size_t kSmall = 256;
+    const auto reached = [&](double sum) { return strict ? sum > target : sum >= target; };
+    size_t begin = 0;
+    size_t end = candidates.size();
+    size_t divisor = 32;  // most rows are peaked: look among the first few at first
+    double sum = 0;       // of what lies before begin
+    while (end - begin > kSmall) {
+        const size_t middle = begin + (end - begin) / divisor;
+        divisor = 2;
+        std::nth_element(candidates.begin() + begin, candidates.begin() + middle, candidates.begin() + end,
+                         before);
+        double upper = sum;
+        for (size_t i = begin; i < middle; ++i) upper += candidates[i].weight;
+        if (reached(upper)) {
+            end = middle;
+        } else {
+            sum = upper;
+            begin = middle;
+        }
+    }
+    std::sort(candidates.begin() + begin, candidates.begin() + end, before);
+    for (size_t i = begin; i < end; ++i) {
+        sum += candidates[i].weight;
+        if (reached(sum)) return i + 1;
+    }
+    return end;
+}
+
+// ---- Stages
+// ---------------------------------------------------------------------------------------------------
+
+// Keeps the tokens whose surprise, -log p, is nearest to the entropy (Meister et al., "Locally Typical
+// Sampling", 2022). Their difference is that of the logit from the mean logit, so no logarithm is needed.
+void keep_typical(std::vector<Candidate>& candidates, double typical_p) {
+    const float best = best_logit(candidates);
+    const double total = weigh(candidates, best, 1.0);
+    double mean = 0;
+    for (const Candidate& candidate : candidates)
+        mean += candidate.weight * below(logit_of(candidate.rank), best);
+    mean /= total;
+    const auto before = [best, mean](const Candidate& a, const Candidate& b) {
+        const double from_a = std::abs(below(logit_of(a.rank), best) - mean);
+        const double from_b = std::abs(below(logit_of(b.rank), best) - mean);
+        return from_a != from_b ? from_a < from_b : better(a, b);
+    };
+    candidates.resize(shortest_prefix(candidates, typical_p * total, true, before));
+}
+
+// Keeps the best tokens up to the one with which their probability reaches top_p (Holtzman et al., "The
+// Curious Case of Neural Text Degeneration", 2020).
+void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
+    const double total = weigh(candidates, best_logit(candidates), 1.0);
+    candidates.resize(shortest_prefix(candidates, top_p * total, false, better));
+}
+
+// Keeps the tokens at least min_p times as probable as the best (Nguyen et al., "Turning Up the Heat", 2024).
+void keep_min_p(std::vector<Candidate>& candidates, double min_p) {
+    const float best = best_logit(candidates);
+    const float floor = std::min(best, best + static_cast<float>(std::log(min_p)));
+    std::erase_if(candidates,
+                  [floor](const Candidate& candidate) { return logit_of(candidate.rank) < floor; });
+}
+
+int32_t greedy(const SamplerScratch& scratch) {
+    const auto block = std::max_element(scratch.block_max.begin(), scratch.block_max.end());
+    const auto begin = scratch.keys.begin() + (block - scratch.block_max.begin()) * kBlock;
+    return static_cast<int32_t>(std::find(begin, scratch.keys.end(), *block) - scratch.keys.begin());
+}
+
+int32_t choose(const SamplingParams& params, int64_t position, SamplerScratch& scratch) {
+    // Only typical_p can drop the best token.
+    if (params.temperature <= 0 && params.typical_p >= 1) return greedy(scratch);
+
+    const auto n_vocab = static_cast<int64_t>(scratch.keys.size());
+    select_best(params.top_k > 0 ? std::min(params.top_k, n_vocab) : n_vocab, scratch);
+    auto& candidates = scratch.candidates;
+    candidates.clear();
+    for (const uint64_t rank : scratch.ranks) candidates.push_back({rank, 0.0});
+    if (best_logit(candidates) == kInfinity) {
+        std::erase_if(candidates,
+                      [](const Candidate& candidate) { return logit_of(candidate.rank) != kInfinity; });
+    }
+
+    if (params.typical_p < 1) keep_typical(candidates, params.typical_p);
+    if (params.top_p < 1) keep_top_p(candidates, params.top_p);
+    if (params.min_p > 0) keep_min_p(candidates, params.min_p);
+    if (params.temperature <= 0)
+        return id_of(std::min_element(candidates.begin(), candidates.end(), better)->rank);
+
+    const double total = weigh(candidates, best_logit(candidates), params.temperature);
+    std::erase_if(candidates, [](const Candidate& candidate) { return candidate.weight == 0; });
+    const double target = uniform(params.seed, params.branch, static_cast<uint64_t>(position)) * total;
+    return id_of(candidates[shortest_prefix(candidates, target, true, better) - 1].rank);
+}
+
+}  // namespace
+
+void SamplingParams::validate() const {
+    const std::pair<const char*, double> numbers[] = {
+        {"temperature", temperature},
+        {"top_p", top_p},
+        {"min_p", min_p},
+        {"typical_p", typical_p},
+        {"repeat_penalty", repeat_penalty},
+        {"presence_penalty", presence_penalty},
+        {"frequency_penalty", frequency_penalty},
+    };
+    for (const auto& [name, value] : numbers) {
+        if (!std::isfinite(static_cast<float>(value))) {
+            throw InvalidError(std::string(name) + " is not a finite number");
+        }
+    }
+    if (repeat_penalty < 0) throw InvalidError("repeat_penalty is negative");
+    if (repeat_last_n < -1) throw InvalidError("repeat_last_n is less than -1");
+}
+
+Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> history,
+            const SamplingParams& params, int64_t position, SamplerScratch& scratch) {
+    const int32_t greatest = load_keys(logits, n_vocab, scratch);
+    Sample result;
+    if (params.logprobs < 0) {
+        penalize(history, params, scratch);
+        result.token = choose(params, position, scratch);
+        result.logprob = std::numeric_limits<float>::quiet_NaN();
+        return result;
+    }
+    const LogSoftmax log_softmax(logits, n_vocab, greatest);
+    result.top = best_logprobs(log_softmax, std::min(params.logprobs, n_vocab), scratch);
+    penalize(history, params, scratch);
+    result.token = choose(params, position, scratch);
+    result.logprob = log_softmax(logits[result.token]);
+    return result;
+}
+
+std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t n_vocab, int64_t n,
+                                       SamplerScratch& scratch) {
+    const int32_t greatest = load_keys(logits, n_vocab, scratch);
+    return best_logprobs(LogSoftmax(logits, n_vocab, greatest), std::min(n, n_vocab), scratch);
+}
+
+double uniform(uint64_t seed, uint64_t branch, uint64_t position) {
+    uint32_t c0 = static_cast<uint32_t>(position);
+    uint32_t c1 = static_cast<uint32_t>(position >> 32);
+    uint32_t c2 = static_cast<uint32_t>(branch);
+    uint32_t c3 = static_cast<uint32_t>(branch >> 32);
+    uint32_t k0 = static_cast<uint32_t>(seed);
+    uint32_t k1 = static_cast<uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t p0 = uint64_t{0xD2511F53} * c0;
+        const uint64_t p1 = uint64_t{0xCD9E8D57} * c2;
+        c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
+        c1 = static_cast<uint32_t>(p1);
+        c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
+        c3 = static_cast<uint32_t>(p0);
+        k0 += 0x9E3779B9;
+        k1 += 0xBB67AE85;
+    }
+    return static_cast<double>((uint64_t{c1} << 32 | c0) >> 11) * 0x1p-53;
+}
+
+}  // namespace ollamapy

@@ -1,0 +1,82 @@
+// Draws a token from a row of logits, in Ollama's order: penalties, top_k, typical_p, top_p, min_p,
+// temperature.
+//
+// A draw is a pure function of the row, the history, the parameters and the position: no state is carried
+// from one to the next, so preemption and batching never shift it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "errors.h"
+
+namespace ollamapy {
+
+struct SamplingParams {
+    double temperature = 0.8;     // <= 0: greedy
+    int64_t top_k = 40;           // <= 0: off
+    double top_p = 0.9;           // >= 1: off; at least one candidate is kept
+    double min_p = 0.0;           // <= 0: off; at least one candidate is kept
+    double typical_p = 1.0;       // >= 1: off; at least one candidate is kept
+    double repeat_penalty = 1.0;  // >= 0; 1: off
+    double presence_penalty = 0.0;
+    double frequency_penalty = 0.0;
+    int64_t repeat_last_n = 64;  // tokens of the history that are penalized; 0: none, -1: all
+    uint64_t seed = 0;
+    uint64_t branch = 0;    // tells the answers of one request apart
+    int64_t logprobs = -1;  // < 0: none; n: the chosen token's and the n best
+
+    // Throws InvalidError that names the parameter: not finite, repeat_penalty < 0, repeat_last_n < -1.
+    void validate() const;
+};
+
+struct TokenLogprob {
+    int32_t token;
+    float logprob;  // of the model: log-softmax of the raw logits
+};
+
+struct Sample {
+    int32_t token = -1;
+    float logprob = 0.0f;           // nan when logprobs were not asked for
+    std::vector<TokenLogprob> top;  // best first, ties to the lower id; impossible tokens (-inf) left out
+};
+
+// The model's logits cannot be sampled: NaN among them, or every one -inf.
+class SamplingError : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+// Memory that draws reuse; one per thread. Its contents are the sampler's own.
+struct SamplerScratch {
+    struct Candidate {
+        uint64_t rank;  // greater: better; logit and id in one number
+        double weight;  // exp((logit - max) / temperature)
+    };
+
+    std::vector<int32_t> keys;       // [n_vocab] logits as integers of the same order
+    std::vector<int32_t> block_max;  // the greatest key of each 64
+    std::vector<int32_t> block_max_copy;
+    std::vector<uint64_t> ranks;
+    std::vector<Candidate> candidates;
+    std::vector<int32_t> counts;  // [n_vocab] all zero between draws
+};
+
+// One draw from logits [n_vocab]. history: the tokens before this one, prompt included; ids outside the
+// vocabulary are ignored. position: that of the new token. Safe from several threads, each with its own
+// scratch. Throws SamplingError; InvalidError when n_vocab is not between 1 and 2^31 - 1.
+Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> history,
+            const SamplingParams& params, int64_t position, SamplerScratch& scratch);
+
+// The n best tokens of logits [n_vocab] with their log probabilities, best first, ties to the lower id;
+// impossible tokens (-inf) left out. Throws as draw() does.
+std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t n_vocab, int64_t n,
+                                       SamplerScratch& scratch);
+
+// The number in [0, 1) that decides a draw: 53 bits of Philox-4x32-10 (Salmon et al., "Parallel random
+// numbers: as easy as 1, 2, 3", 2011) with the seed as key and (position, branch) as counter.
+double uniform(uint64_t seed, uint64_t branch, uint64_t position);
+
+}  // namespace ollamapy

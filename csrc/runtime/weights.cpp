@@ -1,0 +1,93 @@
+#include "runtime/weights.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
+
+#include "cpu/packed.h"
+#include "gguf/dequantize.h"
+
+namespace ollamapy {
+namespace {
+
+constexpr int64_t kReadBytes = int64_t{1} << 20;  // file bytes repacked at a time
+
+}  // namespace
+
+const TensorInfo& Weights::info(const std::string& name) const {
+    const TensorInfo* tensor = file_->tensor(name);
+    if (!tensor) throw FileError("tensor '" + name + "' is missing");
+    if (!dtype_info(tensor->type_id)) {
+        throw FileError("tensor '" + name + "' has type " + std::to_string(tensor->type_id) +
+                        ", which is not supported");
+    }
+    return *tensor;
+}
+
+std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (const auto found = matrices_.find(name); found != matrices_.end()) return found->second;
+    const TensorInfo& tensor = info(name);
+    if (tensor.n_dims > 2) throw FileError("tensor '" + name + "' is not a matrix");
+    const auto type = static_cast<DType>(tensor.type_id);
+    const DTypeInfo geometry = dtype_info(type);
+    const int64_t cols = tensor.shape[0];
+    const int64_t rows = tensor.shape[1];
+    auto matrix = std::make_shared<Matrix>();
+    matrix->name = name;
+    matrix->data = AlignedBuffer(cpu::packed_bytes(type, rows, cols));
+    uint8_t* const packed = matrix->data.as<uint8_t>();
+    matrix->view = {type, rows, cols, packed};
+
+    // Own threads, not the device's pool: loading must not hold up the steps of models that already run.
+    const int64_t row_bytes = cols / geometry.block_size * geometry.block_bytes;
+    const int64_t step = std::max<int64_t>(1, kReadBytes / (row_bytes * cpu::kTileRows)) * cpu::kTileRows;
+    const int64_t chunks = (rows + step - 1) / step;
+    std::atomic<int64_t> next{0};
+    std::mutex failure_mutex;
+    std::exception_ptr failure;
+    const auto work = [&] {
+        try {
+            std::vector<uint8_t> bytes(static_cast<size_t>(std::min(step, rows) * row_bytes));
+            for (int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) {
+                const int64_t first = chunk * step;
+                const int64_t count = std::min(step, rows - first);
+                file_->read(tensor, first * row_bytes, count * row_bytes, bytes.data());
+                cpu::pack_rows(type, cols, bytes.data(), first, count, packed);
+            }
+        } catch (...) {
+            const std::lock_guard<std::mutex> guard(failure_mutex);
+            failure = std::current_exception();
+            next.store(chunks);
+        }
+    };
+    const auto helpers = std::min<int64_t>(device_->pool().threads(), chunks) - 1;
+    std::vector<std::thread> threads;
+    for (int64_t i = 0; i < helpers; ++i) threads.emplace_back(work);
+    work();
+    for (std::thread& thread : threads) thread.join();
+    if (failure) std::rethrow_exception(failure);
+    return matrices_[name] = std::move(matrix);
+}
+
+std::shared_ptr<const std::vector<float>> Weights::vector(const std::string& name) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (const auto found = vectors_.find(name); found != vectors_.end()) return found->second;
+    const TensorInfo& tensor = info(name);
+    std::vector<uint8_t> bytes(tensor.nbytes);
+    file_->read(tensor, 0, tensor.nbytes, bytes.data());
+    auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(tensor.elements()));
+    dequantize(static_cast<DType>(tensor.type_id), bytes.data(), values->data(), tensor.elements());
+    return vectors_[name] = std::move(values);
+}
+
+size_t Weights::nbytes() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    size_t total = 0;
+    for (const auto& [name, matrix] : matrices_) total += matrix->data.bytes();
+    for (const auto& [name, values] : vectors_) total += values->size() * sizeof(float);
+    return total;
+}
+
+}  // namespace ollamapy

@@ -1,0 +1,109 @@
+"""How the commands write: model text as it is, tables, sizes, ages, and progress on standard error."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import click
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def write_text(text: str) -> None:
+    """Model text: never markup; on a terminal also never control characters, which could drive it."""
+    if sys.stdout.isatty():
+        text = _CONTROL.sub("", text)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def human_bytes(count: int) -> str:
+    """Decimal units, as disk sizes are written: 98 MB, 1.2 GB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            value = count / size
+            return f"{value:.1f} {unit}" if value < 10 and unit in ("GB", "TB") else f"{value:.0f} {unit}"
+    return f"{count} B"
+
+
+_AGES = (
+    (31_536_000, "year"),
+    (2_592_000, "month"),
+    (604_800, "week"),
+    (86_400, "day"),
+    (3600, "hour"),
+    (60, "minute"),
+)
+
+
+def span(seconds: float) -> str:
+    """About how long: "2 days", "About a minute"."""
+    for size, word in _AGES:
+        count = int(seconds // size)
+        if count >= 2:
+            return f"{count} {word}s"
+        if count == 1 and word != "week":
+            return f"{'About an' if word == 'hour' else 'About a'} {word}" if size <= 3600 else f"1 {word}"
+    count = int(seconds)
+    return "Less than a second" if count < 1 else f"{count} second{'s' if count > 1 else ''}"
+
+
+def moment(text: str) -> datetime.datetime:
+    """An RFC 3339 time; fractions beyond microseconds are dropped."""
+    text = re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00"))
+    return datetime.datetime.fromisoformat(text)
+
+
+def ago(text: str) -> str:
+    passed = datetime.datetime.now(datetime.timezone.utc) - moment(text)
+    return f"{span(max(passed.total_seconds(), 0))} ago"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell, four blanks apart."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        click.echo("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+async def show_progress(events: AsyncIterator[dict[str, Any]]) -> None:
+    """Bars for what has a size, lines for the rest; without a terminal each status is written once."""
+    if not sys.stderr.isatty():
+        last = None
+        async for event in events:
+            if event.get("status") != last:
+                last = event.get("status")
+                click.echo(last, err=True)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, Any] = {}
+        async for event in events:
+            status = str(event.get("status", ""))
+            if "total" in event:
+                if status not in tasks:
+                    tasks[status] = progress.add_task(status, total=event["total"])
+                progress.update(tasks[status], completed=event.get("completed", 0), total=event["total"])
+            else:
+                console.print(status, markup=False, highlight=False)

@@ -1,0 +1,45 @@
+"""`ollamapy serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import click
+
+_HELP = """Start the server and run until it is stopped.
+
+\b
+Settings are environment variables:
+  OLLAMA_HOST               address to listen on: host, :port, [v6]:port  (127.0.0.1:11434)
+  OLLAMA_MODELS             the models' folder  (~/.ollama/models)
+  OLLAMA_KEEP_ALIVE         how long a model stays loaded after its last use: 5m, 300, -1 for ever  (5m)
+  OLLAMA_CONTEXT_LENGTH     tokens of context where a request does not say num_ctx  (4096)
+  OLLAMA_MAX_LOADED_MODELS  models in memory at a time  (3)
+  OLLAMA_MAX_QUEUE          requests that may run and wait before others get a 503  (512)
+  OLLAMA_LOAD_TIMEOUT       how long loading a model may take  (5m)
+  OLLAMA_ORIGINS            further web origins that may ask, separated by commas; * is a wildcard
+  OLLAMA_NOPRUNE            1: keep blobs that no model uses when starting
+  OLLAMA_DEBUG              1: log more
+  OLLAMAPY_THREADS          threads of the engine  (all CPUs this process may use)
+"""
+
+
+@click.command(help=_HELP)
+def serve() -> None:
+    from ollamapy.server.app import serve as run_server
+    from ollamapy.server.settings import Settings
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, level=logging.INFO)
+    settings = Settings.from_environment()
+    if settings.debug:
+        logging.getLogger("ollamapy").setLevel(logging.DEBUG)
+
+    def ready() -> None:
+        click.echo(f"Listening on {settings.address.text}, models in {settings.models}", err=True)
+
+    try:
+        asyncio.run(run_server(settings, ready))
+    except OSError as error:
+        raise click.ClickException(str(error)) from None

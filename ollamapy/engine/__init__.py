@@ -1,0 +1,1 @@
+"""The engine: load a model, run its requests in one batch, stream what it says."""

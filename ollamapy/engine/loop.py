@@ -1,0 +1,137 @@
+"""The step loop: the one task that owns the device.
+
+It plans one step ahead: while a step runs in the core, the next is already queued there, its decoding rows
+reading the tokens that the running one will sample. A request that ends is therefore found out one step
+late; the token too many is dropped. Results come through a file descriptor that the event loop watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ollamapy.engine.ports import CoreResult, CoreRunner, CoreSequence
+from ollamapy.types import EngineError
+
+log = logging.getLogger(__name__)
+
+
+class StepItem(Protocol):
+    @property
+    def core(self) -> tuple[CoreSequence, int, int, int]: ...
+
+
+class Lane(Protocol):
+    """A queue of work for one program."""
+
+    @property
+    def program(self) -> Any: ...
+    @property
+    def cache(self) -> Any: ...
+    @property
+    def want_logits(self) -> bool: ...
+
+    def plan(self) -> Sequence[Any]:
+        """The items of its next step; empty when it has nothing to do."""
+
+    def finish(self, items: Sequence[Any], result: CoreResult) -> None: ...
+
+    def failed(self, items: Sequence[Any], error: str) -> None: ...
+
+    def fail(self, error: BaseException) -> None:
+        """Fail everything that is queued or running."""
+
+
+class StepLoop:
+    """Runs the steps of all lanes on one device, taking turns."""
+
+    def __init__(self, runner: CoreRunner, ahead: int = 2) -> None:
+        """ahead: steps submitted and not finished, the running one included."""
+        self._runner = runner
+        self._ahead = ahead
+        self._lanes: list[Lane] = []  # the next to be asked first
+        self._flying: dict[int, tuple[Lane, Sequence[StepItem]]] = {}
+        self._wake = asyncio.Event()
+        self._landed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.steps = 0
+        self.rows = 0
+
+    def start(self) -> None:
+        asyncio.get_running_loop().add_reader(self._runner.fileno(), self._wake.set)
+        self._task = asyncio.create_task(self._run(), name="ollamapy step loop")
+
+    async def stop(self) -> None:
+        """Fail what is queued, wait for the steps in flight, end the task."""
+        for lane in list(self._lanes):
+            await self.remove(lane, EngineError("the engine was shut down"))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+            asyncio.get_running_loop().remove_reader(self._runner.fileno())
+
+    def add(self, lane: Lane) -> None:
+        self._lanes.append(lane)
+
+    async def remove(self, lane: Lane, error: BaseException) -> None:
+        """Fail what a lane has and wait until no step of it is in flight."""
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+        lane.fail(error)
+        while any(flying is lane for flying, _ in self._flying.values()):
+            self._landed.clear()
+            await self._landed.wait()
+
+    def wake(self) -> None:
+        """There is new work."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                self._collect()
+                self._submit()
+            except Exception:
+                # A bug of ours must not leave every stream hanging.
+                log.exception("the step loop failed")
+                for lane in self._lanes:
+                    lane.fail(EngineError("the engine failed"))
+
+    def _collect(self) -> None:
+        for result in self._runner.drain():
+            lane, items = self._flying.pop(result.step)
+            if result.error is None:
+                lane.finish(items, result)
+            else:
+                log.error("step %d failed: %s", result.step, result.error)
+                lane.failed(items, result.error)
+            self._landed.set()
+
+    def _submit(self) -> None:
+        while len(self._flying) < self._ahead:
+            for lane in list(self._lanes):
+                items = lane.plan()
+                if items:
+                    self._lanes.remove(lane)  # to the end of the line
+                    self._lanes.append(lane)
+                    self._launch(lane, items)
+                    break
+            else:
+                return
+
+    def _launch(self, lane: Lane, items: Sequence[StepItem]) -> None:
+        try:
+            core = [item.core for item in items]
+            step = self._runner.submit(lane.program, lane.cache, core, lane.want_logits)
+        except (ValueError, MemoryError, RuntimeError) as error:
+            log.exception("a step was refused")
+            lane.failed(items, str(error))
+            return
+        self._flying[step] = (lane, items)
+        self.steps += 1
+        self.rows += sum(rows for _, _, rows, _ in core)

@@ -1,0 +1,80 @@
+"""What the rest of the house sees of the engine: load a model, generate, embed, let go.
+
+Everything here is called on the event loop. The device works in a thread of the core, so nothing below blocks
+the loop for longer than it takes to plan a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ollamapy._core import GGUFFile, Tokenizer
+from ollamapy.types import Delta, GenerationRequest
+
+
+class LoadedModel(Protocol):
+    """A model whose weights are resident. It lives until Engine.unload()."""
+
+    @property
+    def file(self) -> GGUFFile: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def architecture(self) -> str:
+        """general.architecture of the file: "llama"."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a sequence, from the file; a request's num_ctx is capped by it."""
+
+    @property
+    def embedding_length(self) -> int:
+        """Width of an embedding."""
+
+    @property
+    def can_generate(self) -> bool: ...
+    @property
+    def can_embed(self) -> bool: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the model holds now: weights, KV pages in use and scratch."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """Continue a prompt. The last delta carries done_reason and usage.
+
+        Closing the generator (aclose) or cancelling the task that iterates it takes the request out of the
+        running batch at the next step. Raises RequestError for a request that cannot be served (an empty
+        prompt, a token or an option out of range), ContextLengthError for a prompt over num_ctx with truncate
+        off, EngineError when the device fails or the model is unloaded under the request.
+        """
+
+    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+        """One row per input, L2-normalized: float32 [len(inputs), embedding_length].
+
+        Inputs are token ids, special tokens included. Raises RequestError for an empty input or a token out
+        of range, ContextLengthError for an input over context_length, EngineError when the device fails.
+        """
+
+
+class Engine(Protocol):
+    """One device and the models on it."""
+
+    async def start(self) -> None:
+        """Start the device. Call once, on the event loop that will be used."""
+
+    async def close(self) -> None:
+        """Fail what is still running, unload all models and stop the device."""
+
+    async def load(self, path: str) -> LoadedModel:
+        """Read a GGUF file and make it ready to run; the work happens off the event loop.
+
+        Raises UnsupportedModelError before any weight is read, GGUFError for a malformed file, OSError when
+        it cannot be read, MemoryError when it does not fit.
+        """
+
+    async def unload(self, model: LoadedModel) -> None:
+        """End the model's requests with EngineError, wait for its steps in flight and release its memory."""

@@ -1,0 +1,1 @@
+"""The HTTP server: dialects over the internal request and delta."""

@@ -1,0 +1,143 @@
+"""The aiohttp application: routes, and the server that runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from ollamapy import __version__
+from ollamapy.server.middleware import access, answer_errors, grants
+from ollamapy.server.native_embed import embed
+from ollamapy.server.native_generate import chat, generate
+from ollamapy.server.native_models import tags
+from ollamapy.server.native_pull import pull
+from ollamapy.server.service import Service
+from ollamapy.server.settings import Settings
+from ollamapy.server.streaming import json_response
+from ollamapy.store.store import Store
+
+_log = logging.getLogger("ollamapy")
+
+_MAX_BODY = 1 << 30  # bytes of a JSON body: images come in base64
+API_VERSION = "0.99.0"  # the Ollama whose API this is: some clients refuse to talk to an older one
+_GRACE = 5.0  # seconds that open connections get to end
+
+Endpoint = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
+
+
+async def _root(request: web.Request, service: Service) -> web.Response:
+    return web.Response(text="Ollama is running", content_type="text/plain", charset="utf-8")
+
+
+async def _version(request: web.Request, service: Service) -> web.Response:
+    return json_response({"version": API_VERSION})
+
+
+ROUTES: list[tuple[str, str, Endpoint]] = [
+    ("GET", "/", _root),
+    ("HEAD", "/", _root),
+    ("GET", "/api/version", _version),
+    ("HEAD", "/api/version", _version),
+    ("GET", "/api/tags", tags),
+    ("HEAD", "/api/tags", tags),
+    ("POST", "/api/generate", generate),
+    ("POST", "/api/chat", chat),
+    ("POST", "/api/embed", embed),
+    ("POST", "/api/pull", pull),
+]
+
+
+def create_app(service: Service) -> web.Application:
+    """The application over a service, which outlives it."""
+    middlewares: Any = [access(service.settings), answer_errors]
+    app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY)
+
+    def bound(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return await endpoint(request, service)
+
+        return handler
+
+    for method, path, endpoint in ROUTES:
+        app.router.add_route(method, path, bound(endpoint))
+    app.on_response_prepare.append(grants(service.settings))
+    return app
+
+
+class PortTakenError(OSError):
+    """Another program listens on our address."""
+
+
+async def start(service: Service) -> web.AppRunner:
+    """Listen on the settings' address. Raises PortTakenError, OSError.
+
+    Handlers are cancelled when their client leaves, streaming or not.
+    """
+    address = service.settings.address
+    runner = web.AppRunner(
+        create_app(service), handler_cancellation=True, access_log=None, shutdown_timeout=_GRACE
+    )
+    await runner.setup()
+    host = address.host if address.host not in ("0.0.0.0", "::") else None
+    site = web.TCPSite(runner, host, address.port)
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(await _port_taken(service.settings)) from None
+        raise
+    return runner
+
+
+async def _port_taken(settings: Settings) -> str:
+    """One line that says by what the address is taken and how to choose another."""
+    address = settings.address
+    holder = "another program"
+    with contextlib.suppress(Exception):
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(address.host, address.port), 2)
+        try:
+            writer.write(b"GET /api/version HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            _, _, body = (await asyncio.wait_for(reader.read(65536), 2)).partition(b"\r\n\r\n")
+            holder = f"an Ollama server, version {orjson.loads(body)['version']}"
+        finally:
+            writer.close()
+    return (
+        f"{address.text} is taken by {holder}; "
+        f"stop it, or choose another address: OLLAMA_HOST=127.0.0.1:{address.port % 65535 + 1} ollamapy serve"
+    )
+
+
+async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
+    """Run the server until SIGTERM or SIGINT. Raises PortTakenError, OSError."""
+    from ollamapy.engine import Engine
+
+    store = Store(settings.models)
+    service = Service(settings, store, Engine(settings.threads))
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await service.engine.start()
+    runner: web.AppRunner | None = None
+    try:
+        runner = await start(service)
+        await asyncio.to_thread(store.tidy, settings.prune)
+        _log.info("listening on %s (version %s)", settings.address.text, __version__)
+        if ready is not None:
+            ready()
+        await stopped.wait()
+        _log.info("shutting down")
+    finally:
+        service.shut_down()
+        if runner is not None:
+            await runner.cleanup()
+        await service.close()

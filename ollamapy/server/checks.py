@@ -1,0 +1,76 @@
+"""What the native dialect refuses before a model is loaded."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from ollamapy.server.errors import ServerError
+from ollamapy.server.models import ServedModel
+from ollamapy.types import RequestError
+
+_THINK_LEVELS = ("low", "medium", "high", "max")
+_MOST_LOGPROBS = 20
+
+
+class UnsupportedError(RequestError):
+    """Something that this server does not do."""
+
+    status = 501
+
+
+def check_format(value: Any) -> None:
+    """`format`: nothing, or something we would have to constrain the answer to. Raises ServerError."""
+    if value is None or value == "":
+        return
+    if value == "json" or isinstance(value, dict):
+        raise UnsupportedError("structured output (format) is not supported by this server")
+    shown = orjson.dumps(orjson.dumps(value).decode()).decode()
+    raise ServerError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
+
+
+def check_think(value: Any, model: ServedModel) -> bool | str | None:
+    """`think`: None when not said. Raises RequestError for a value or a model that cannot."""
+    if value is None or value is False:
+        return None if value is None else False
+    if value is not True and value not in _THINK_LEVELS:
+        raise RequestError(
+            f"invalid think value: {orjson.dumps(value).decode()} (must be true, false, "
+            '"high", "medium", "low" or "max")'
+        )
+    if not model.can("thinking"):
+        raise RequestError(f'"{model.asked}" does not support thinking')
+    return value if isinstance(value, str) else True
+
+
+def check_completion(model: ServedModel, verb: str) -> None:
+    """Raises RequestError for a model that only embeds."""
+    if not model.can("completion"):
+        raise RequestError(f'"{model.asked}" does not support {verb}')
+
+
+def check_capability(model: ServedModel, capability: str) -> None:
+    if not model.can(capability):
+        raise RequestError(f"{model.stored.name.full} does not support {capability}")
+
+
+def check_images(images: Iterable[str], model: ServedModel) -> None:
+    """Raises RequestError for text that is no base64, and for images a model cannot see."""
+    for image in images:
+        try:
+            base64.b64decode(image, validate=True)
+        except (binascii.Error, ValueError):
+            raise RequestError("illegal base64 data in images") from None
+        if not model.can("vision"):
+            raise RequestError(f"{model.stored.name.full} does not support images")
+
+
+def logprob_count(logprobs: bool, top: int) -> int:
+    """How many alternatives each token reports, -1: no logprobs. Raises RequestError."""
+    if not 0 <= top <= _MOST_LOGPROBS:
+        raise RequestError(f"top_logprobs must be between 0 and {_MOST_LOGPROBS}")
+    return top if logprobs else -1

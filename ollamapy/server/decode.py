@@ -1,0 +1,154 @@
+"""Reads request bodies as leniently as Ollama does, into typed requests.
+
+The first JSON value of the body counts, whatever the content type. Keys match field names without regard to
+case and the last one wins; unknown keys and nulls are dropped. Invalid UTF-8 and lone surrogates become
+U+FFFD. Depth is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import types
+import typing
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from ollamapy.types import RequestError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+MAX_DEPTH = 500  # of nested objects and lists; tool schemas stay far below
+_LARGE = 64 << 10  # bytes from which decoding leaves the event loop
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_BLANK = re.compile(r"[ \t\r\n]*")
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+class BodyError(RequestError):
+    """A body that is no JSON, or not of the request's type."""
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"invalid number {text}")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"number {text} is out of range")
+    return value
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_float)
+
+
+def _too_deep(text: str) -> bool:
+    """Whether brackets outside of strings nest deeper than MAX_DEPTH."""
+    depth = 0
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+        character = match[0][0]
+        if character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif character in "]}":
+            depth -= 1
+    return False
+
+
+def _mend(value: Any) -> Any:
+    """Replace lone surrogates in every string."""
+    if isinstance(value, str):
+        return _LONE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_mend(item) for item in value]
+    if isinstance(value, dict):
+        return {_mend(key): _mend(item) for key, item in value.items()}
+    return value
+
+
+def first_value(body: bytes) -> Any:
+    """The first JSON value of a body; text after it is ignored. Raises BodyError."""
+    text = body.decode("utf-8", "replace")
+    match = _BLANK.match(text)
+    start = match.end() if match else 0
+    if start == len(text):
+        raise BodyError("missing request body")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+        raise BodyError("exceeded max depth")
+    try:
+        value, _ = _decoder.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
+            raise BodyError("unexpected EOF") from None
+        raise BodyError(f"invalid JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:
+        raise BodyError(f"invalid JSON: {error}") from None
+    return _mend(value) if _SURROGATE.search(text) else value
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
+    """By folded key: the encoded name and the type of a field."""
+    return {
+        field.encode_name.lower(): (field.encode_name, _inner(field.type))
+        for field in msgspec.structs.fields(struct)
+    }
+
+
+def _inner(kind: Any) -> Any:
+    """The struct, or list of structs, in an optional type."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for option in typing.get_args(kind):
+            if option is not types.NoneType and (found := _inner(option)) is not None:
+                return found
+        return None
+    if typing.get_origin(kind) is list:
+        item = _inner(typing.get_args(kind)[0])
+        return None if item is None else [item]
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def _fold(value: Any, kind: Any) -> Any:
+    """Match keys to the fields of kind: a struct type, [struct type], or None for data left as it is."""
+    if isinstance(kind, list):
+        if isinstance(value, list):
+            return [_fold({} if item is None else item, kind[0]) for item in value]
+        return value
+    if kind is None or not isinstance(value, dict):
+        return value
+    fields = _fields(kind)
+    folded: dict[str, Any] = {}
+    for key, item in value.items():
+        if (found := fields.get(key.lower())) is not None:
+            name, inner = found
+            if item is None:
+                folded.pop(name, None)
+            else:
+                folded[name] = _fold(item, inner)
+    return folded
+
+
+def convert(body: bytes, kind: type[T]) -> T:
+    """A body as a request. Raises BodyError."""
+    value = first_value(body)
+    if value is None:
+        value = {}
+    try:
+        return msgspec.convert(_fold(value, kind), kind)
+    except msgspec.ValidationError as error:
+        raise BodyError(f"invalid request: {error}") from None
+
+
+async def read_request(request: web.Request, kind: type[T]) -> T:
+    """Read and decode the body of a request, off the event loop when it is large. Raises BodyError."""
+    body = await request.read()
+    if len(body) < _LARGE:
+        return convert(body, kind)
+    return await asyncio.to_thread(convert, body, kind)

@@ -1,0 +1,50 @@
+"""Pieces of native answers that several endpoints share."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import time
+from typing import Any
+
+from ollamapy.server.service import Timing
+from ollamapy.types import TokenLogprob, Usage
+
+
+def timestamp(nanoseconds: int | None = None) -> str:
+    """RFC 3339 with nanoseconds, UTC; now when nothing is given."""
+    moment = time.time_ns() if nanoseconds is None else nanoseconds
+    seconds, rest = divmod(moment, 1_000_000_000)
+    whole = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def far_timestamp(seconds: float) -> str:
+    """A moment that may lie beyond every calendar: what stays for ever ends in the year 2318, as clients
+    expect."""
+    return (
+        timestamp(int(min(seconds, 1.1e10) * 1e9))
+        if not math.isinf(seconds)
+        else timestamp(11_000_000_000 * 10**9)
+    )
+
+
+def logprob_entry(entry: TokenLogprob, with_top: bool) -> dict[str, Any]:
+    value: dict[str, Any] = {"token": entry.text, "logprob": entry.logprob, "bytes": list(entry.data)}
+    if with_top:
+        value["top_logprobs"] = [
+            {"token": top.text, "logprob": top.logprob, "bytes": list(top.data)} for top in entry.top
+        ]
+    return value
+
+
+def usage_fields(usage: Usage, timing: Timing) -> dict[str, int]:
+    """The counts and durations of a last event, nanoseconds."""
+    return {
+        "total_duration": timing.total,
+        "load_duration": timing.load,
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": usage.prompt_ns,
+        "eval_count": usage.completion_tokens,
+        "eval_duration": usage.completion_ns,
+    }

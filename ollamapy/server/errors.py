@@ -1,0 +1,63 @@
+"""From exceptions to answers of the native dialect: `{"error": …}` with Ollama's status codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import orjson
+from aiohttp import web
+
+from ollamapy.types import EngineError, RequestError
+
+_log = logging.getLogger("ollamapy")
+
+
+class ServerError(RequestError):
+    """A request that cannot be served for a reason of ours."""
+
+    status = 500
+
+
+class NotFoundError(RequestError):
+    status = 404
+
+
+class ForbiddenError(RequestError):
+    status = 403
+
+
+class OverloadedError(RequestError):
+    status = 503
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """Status and text that tell a client what went wrong; what is our fault is logged with its trace."""
+    if isinstance(error, RequestError):
+        return error.status, str(error)
+    if isinstance(error, EngineError):
+        _log.error("the engine failed: %s", error)
+        return 500, str(error)
+    if isinstance(error, MemoryError):
+        return 500, str(error) or "not enough memory"
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
+        return 500, str(error) or "timed out"
+    if isinstance(error, OSError):
+        _log.error("%s", error)
+        return 500, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, ValueError):  # a file or a template that is not what it claims to be
+        _log.warning("%s: %s", type(error).__name__, error)
+        return 500, str(error)
+    _log.error("internal error", exc_info=error)
+    return 500, f"internal error: {type(error).__name__}: {error}"
+
+
+def error_body(text: str) -> bytes:
+    return orjson.dumps({"error": text.encode("utf-8", "replace").decode()})
+
+
+def error_response(error: BaseException) -> web.Response:
+    status, text = describe(error)
+    return web.Response(
+        status=status, body=error_body(text), content_type="application/json", charset="utf-8"
+    )

@@ -1,0 +1,88 @@
+"""POST /api/embed: one vector of length 1 per text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from aiohttp import web
+from numpy.typing import NDArray
+
+from ollamapy.server.decode import read_request
+from ollamapy.server.duration import keep_alive
+from ollamapy.server.errors import NotFoundError
+from ollamapy.server.models import find_model
+from ollamapy.server.options import merge_options
+from ollamapy.server.requests import EmbedRequest
+from ollamapy.server.service import Service, Timing, tokenize
+from ollamapy.server.streaming import json_response
+from ollamapy.store.names import ModelName
+from ollamapy.types import ContextLengthError, RequestError
+
+if TYPE_CHECKING:
+    from ollamapy.engine.protocol import LoadedModel
+
+
+def texts_of(value: Any) -> list[str]:
+    """`input` as a list: a text, a list of texts, or nothing. Raises RequestError."""
+    if value is None or value == "" or value == []:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    raise RequestError("invalid input type")
+
+
+async def embedding_tokens(model: LoadedModel, text: str, limit: int, truncate: bool) -> list[int]:
+    """The tokens of a text, cut to limit with its closing special token kept. Raises ContextLengthError."""
+    tokens = await tokenize(model, text)
+    if len(tokens) <= limit:
+        return tokens
+    if not truncate:
+        raise ContextLengthError("the input length exceeds the context length")
+    if model.tokenizer.is_control(tokens[-1]):
+        return [*tokens[: limit - 1], tokens[-1]]
+    return tokens[:limit]
+
+
+def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """The first dimensions of each row, of length 1 again; a count that makes no sense changes nothing."""
+    if not 0 < dimensions < vectors.shape[1]:
+        return vectors
+    cut = vectors[:, :dimensions]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    return np.ascontiguousarray(cut / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+async def embed(request: web.Request, service: Service) -> web.Response:
+    timing = Timing()
+    asked = await read_request(request, EmbedRequest)
+    texts = texts_of(asked.input)
+    try:
+        model = await find_model(service.store, asked.model)
+    except NotFoundError:
+        if not asked.model:
+            raise
+        name = ModelName.parse(asked.model)
+        raise NotFoundError(f'model "{name.short}" not found, try pulling it first') from None
+    options = merge_options(model.stored.parameters, asked.options)
+    count = 0
+    vectors: Any = []
+    async with service.resident(model, keep_alive(asked.keep_alive), options, timing) as loaded:
+        if texts:
+            if not loaded.can_embed:
+                raise RequestError(f'"{asked.model}" does not support embeddings')
+            limit = service.window(loaded, options)
+            inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
+            count = sum(map(len, inputs))
+            vectors = shortened(await loaded.embed(inputs), asked.dimensions)
+    return json_response(
+        {
+            "model": asked.model,
+            "embeddings": vectors,
+            "total_duration": timing.total,
+            "load_duration": timing.load,
+            "prompt_eval_count": count,
+        }
+    )

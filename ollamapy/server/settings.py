@@ -1,0 +1,160 @@
+"""Settings from the environment, under Ollama's names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ollamapy.server.duration import DurationError, keep_alive
+
+DEFAULT_PORT = 11434
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
+_APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*")
+DEFAULT_ORIGINS = (
+    *(
+        f"{scheme}://{host}{port}"
+        for host in _LOCAL_HOSTS
+        for scheme in ("http", "https")
+        for port in ("", ":*")
+    ),
+    *_APP_ORIGINS,
+)
+_SCHEME_PORTS = {"http": 80, "https": 443}
+
+_log = logging.getLogger("ollamapy")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, as OLLAMA_HOST writes it."""
+
+    scheme: str
+    host: str  # without brackets
+    port: int
+    path: str = ""
+
+    @property
+    def host_in_url(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def url(self) -> str:
+        """What a client connects to: the unspecified address stands for this machine."""
+        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
+        return f"{self.scheme}://{local.get(self.host, self.host_in_url)}:{self.port}{self.path}"
+
+    @property
+    def text(self) -> str:
+        return f"{self.host_in_url}:{self.port}"
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self.host in ("", "localhost", "0.0.0.0", "::", "::1") or self.host.startswith("127.")
+
+
+def parse_host(text: str) -> Address:
+    """Read OLLAMA_HOST: host, host:port, :port, [v6]:port, each with or without a scheme.
+
+    A port that is no port falls back to the default with a warning, as Ollama does.
+    """
+    text = text.strip().strip("\"'")
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "http", text
+    default = _SCHEME_PORTS.get(scheme, DEFAULT_PORT) if found else DEFAULT_PORT
+    authority, slash, path = rest.partition("/")
+    if authority.startswith("["):
+        host, _, tail = authority[1:].partition("]")
+        port_text = tail.removeprefix(":")
+    elif authority.count(":") > 1:  # a bare IPv6 address
+        host, port_text = authority, ""
+    else:
+        host, _, port_text = authority.partition(":")
+    port = default
+    if port_text:
+        if port_text.isdecimal() and int(port_text) < 65536:
+            port = int(port_text)
+        else:
+            _log.warning("OLLAMA_HOST: invalid port %r, using %d", port_text, default)
+    return Address(scheme, host or "127.0.0.1", port, (slash + path).rstrip("/"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the server needs to know before it starts."""
+
+    address: Address = field(default_factory=lambda: parse_host(""))
+    models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
+    origins: tuple[str, ...] = DEFAULT_ORIGINS
+    keep_alive: float = 300.0  # seconds
+    context_length: int = 4096
+    max_loaded_models: int = 3
+    max_queue: int = 512
+    load_timeout: float = 300.0  # seconds
+    prune: bool = True
+    threads: int = 0  # of the engine; 0: all CPUs we may use
+    debug: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read OLLAMA_* and OLLAMAPY_* variables; one that cannot be read is named in the log and ignored."""
+        env = os.environ if environment is None else environment
+        default = cls()
+
+        def text(name: str) -> str:
+            return env.get(name, "").strip().strip("\"'")
+
+        def number(name: str, fallback: int) -> int:
+            value = text(name)
+            if not value:
+                return fallback
+            if value.isdecimal():
+                return int(value) or fallback
+            _log.warning("%s=%r is not a number, using %d", name, value, fallback)
+            return fallback
+
+        def seconds(name: str, fallback: float) -> float:
+            value = text(name)
+            if not value:
+                return fallback
+            try:
+                found = keep_alive(float(value) if _is_number(value) else value)
+            except DurationError:
+                _log.warning("%s=%r is not a duration, using %gs", name, value, fallback)
+                return fallback
+            return fallback if found is None else found
+
+        origins = [origin.strip() for origin in text("OLLAMA_ORIGINS").split(",") if origin.strip()]
+        for name in ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION", "OLLAMA_NUM_PARALLEL"):
+            if text(name) not in ("", "0", "1", "f16", "true", "false"):
+                _log.warning("%s=%s has no effect yet", name, text(name))
+        return cls(
+            address=parse_host(text("OLLAMA_HOST")),
+            models=Path(text("OLLAMA_MODELS")).expanduser() if text("OLLAMA_MODELS") else default.models,
+            origins=(*origins, *DEFAULT_ORIGINS),
+            keep_alive=seconds("OLLAMA_KEEP_ALIVE", default.keep_alive),
+            context_length=number("OLLAMA_CONTEXT_LENGTH", default.context_length),
+            max_loaded_models=number("OLLAMA_MAX_LOADED_MODELS", default.max_loaded_models),
+            max_queue=number("OLLAMA_MAX_QUEUE", default.max_queue),
+            load_timeout=seconds("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or float("inf"),
+            prune=text("OLLAMA_NOPRUNE").lower() in ("", "0", "false"),
+            threads=number("OLLAMAPY_THREADS", 0),
+            debug=text("OLLAMA_DEBUG").lower() not in ("", "0", "false"),
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def origin_host(origin: str) -> str:
+    """host[:port] of an Origin header, lower case."""
+    return urlsplit(origin).netloc.lower()

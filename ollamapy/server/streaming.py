@@ -1,0 +1,63 @@
+"""Answers in events: NDJSON lines as they come, or one JSON body of all of them.
+
+A failure before the first event is a plain error with its status. After it the status is out: the last line
+is `{"error": …}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from ollamapy.server.errors import describe
+
+Event = dict[str, Any]
+
+_CLOSED = (ConnectionResetError, ConnectionError)
+
+
+def json_response(value: object, status: int = 200) -> web.Response:
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
+
+
+async def stream_events(request: web.Request, events: AsyncGenerator[Event, None]) -> web.StreamResponse:
+    """Write events as NDJSON. Whatever happens, the generator is closed: leaving clients free their work."""
+    try:
+        try:
+            first = await anext(aiter(events))
+        except StopAsyncIteration:
+            raise RuntimeError("a stream without events") from None
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        try:
+            await response.write(orjson.dumps(first) + b"\n")
+            async for event in events:
+                await response.write(orjson.dumps(event) + b"\n")
+        except _CLOSED:
+            raise
+        except Exception as error:
+            _, text = describe(error)
+            await response.write(orjson.dumps({"error": text}) + b"\n")
+        await response.write_eof()
+        return response
+    except _CLOSED as error:
+        # nobody reads any more: end the handler as aiohttp ends it when it notices first
+        raise asyncio.CancelledError from error
+    finally:
+        await events.aclose()
+
+
+async def last_status(events: AsyncGenerator[Event, None]) -> Event:
+    """Runs a stream of progress to its end and returns the last event."""
+    last: Event = {}
+    try:
+        async for event in events:
+            last = event
+    finally:
+        await events.aclose()
+    return last

@@ -1,0 +1,90 @@
+"""Model names: host/namespace/model:tag with Ollama's defaults, compared without regard to case."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from ollamapy.store.errors import InvalidDigestError, InvalidNameError
+
+DEFAULT_HOST = "registry.ollama.ai"
+DEFAULT_NAMESPACE = "library"
+DEFAULT_TAG = "latest"
+PACK_HOST = "pip"
+
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
+_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A name with all four parts."""
+
+    host: str
+    namespace: str
+    model: str
+    tag: str
+
+    @classmethod
+    def parse(cls, text: str) -> ModelName:
+        """Read a name and fill in the defaults. Raises InvalidNameError."""
+        rest = text.partition("://")[2] or text
+        rest = rest.partition("@")[0]
+        head, colon, tag = rest.rpartition(":")
+        if not colon or "/" in tag:  # no tag, or the colon of a host's port
+            head, tag = rest, DEFAULT_TAG
+        parts = head.split("/")
+        if len(parts) > 3:
+            raise InvalidNameError("invalid model name")
+        host, namespace, model = [DEFAULT_HOST, DEFAULT_NAMESPACE][: 3 - len(parts)] + parts
+        name = cls(host, namespace, model, tag)
+        if not name.valid:
+            raise InvalidNameError("invalid model name")
+        return name
+
+    @property
+    def valid(self) -> bool:
+        patterns = (_HOST, _NAMESPACE, _MODEL, _TAG)
+        parts = (self.host, self.namespace, self.model, self.tag)
+        return all(pattern.fullmatch(part) for pattern, part in zip(patterns, parts, strict=True))
+
+    @property
+    def full(self) -> str:
+        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+    @property
+    def short(self) -> str:
+        """The shortest text that parses to this name, with its tag."""
+        if self.host.lower() != DEFAULT_HOST:
+            return self.full
+        if self.namespace.lower() != DEFAULT_NAMESPACE:
+            return f"{self.namespace}/{self.model}:{self.tag}"
+        return f"{self.model}:{self.tag}"
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where the manifest lies below the manifests folder."""
+        return PurePosixPath(self.host, self.namespace, self.model, self.tag)
+
+    @property
+    def folded(self) -> ModelName:
+        """The same name for every spelling."""
+        return replace(
+            self,
+            host=self.host.lower(),
+            namespace=self.namespace.lower(),
+            model=self.model.lower(),
+            tag=self.tag.lower(),
+        )
+
+
+def parse_digest(text: str) -> str:
+    """A digest as manifests write it, `sha256:` and 64 lower-case digits. Raises InvalidDigestError."""
+    match = _DIGEST.fullmatch(text)
+    if not match:
+        raise InvalidDigestError("invalid digest format")
+    return "sha256:" + match[1].lower()

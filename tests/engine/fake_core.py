@@ -1,0 +1,229 @@
+"""A stand-in for the core whose steps end when a test says so.
+
+Its model is a hash: the token after a position depends on every token that the position may see, and those
+are read back from the pages, as attention would. A page that was freed too early, handed out twice or moved
+therefore changes the answer, or is found out at once because the page no longer holds what the sequence
+says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE = 4  # tokens in a page
+END = 0  # the end token
+Rule = Callable[[list[int], int, int], int]  # (tokens so far, seed, position) -> next token
+
+
+def hashed(tokens: list[int], seed: int, position: int) -> int:
+    """A token from 1 to 96 that depends on everything."""
+    data = repr((tokens, seed, position)).encode()
+    return 1 + hashlib.sha256(data).digest()[0] % 96
+
+
+class FakeSequence:
+    def __init__(self, tokens: Sequence[int], seed: int = 0) -> None:
+        self.tokens = list(tokens)
+        self.seed = seed
+        self.pages: dict[tuple[int, int], int] = {}
+
+    def set_page(self, group: int, index: int, page: int) -> None:
+        if page < 0:
+            del self.pages[group, index]
+        else:
+            assert (group, index) not in self.pages, "a page table entry was overwritten"
+            self.pages[group, index] = page
+
+
+@dataclass
+class FakeProgram:
+    """windows: one per layer group, 0 is global. width: of the vectors of an embedding program."""
+
+    windows: tuple[int, ...] = (0,)
+    rule: Rule = hashed
+    max_rows: int = 10_000
+    max_outputs: int = 10_000
+    bidirectional: bool = False
+    width: int = 8
+
+
+@dataclass
+class FakeCache:
+    pages: tuple[int, ...]
+    slots: dict[tuple[int, int, int], int] = field(default_factory=dict)  # (group, page, slot) -> token
+
+
+@dataclass
+class FakeSample:
+    item: int
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+@dataclass
+class FakeResult:
+    step: int
+    started: float
+    ended: float
+    samples: list[FakeSample] = field(default_factory=list)
+    output: NDArray[np.float32] | None = None
+    error: str | None = None
+
+
+@dataclass
+class FakeStep:
+    number: int
+    program: FakeProgram
+    cache: FakeCache
+    items: list[tuple[FakeSequence, int, int, int]]
+    want_logits: bool
+    tables: list[dict[tuple[int, int], int]]  # as they were when the step was submitted
+
+
+class FakeRunner:
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        self.queue: deque[FakeStep] = deque()
+        self.done: list[FakeResult] = []
+        self.history: list[FakeStep] = []
+        self.fail_step: Callable[[FakeStep], str | None] = lambda step: None
+
+    def fileno(self) -> int:
+        return self._read
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+    def submit(
+        self, program: Any, cache: Any, items: list[tuple[Any, int, int, int]], want_logits: bool = False
+    ) -> int:
+        rows = sum(item[2] for item in items)
+        outputs = sum(item[3] for item in items)
+        assert 0 < rows <= program.max_rows and outputs <= program.max_outputs
+        assert len({id(item[0]) for item in items}) == len(items), "a sequence stands twice in a step"
+        for sequence, start, count, _ in items:
+            for group, window in enumerate(program.windows):
+                for position in range(first_seen(start, window), start + count):
+                    page = sequence.pages.get((group, position // PAGE), -1)
+                    if not 0 <= page < cache.pages[group]:
+                        raise ValueError(f"no page for position {position} of group {group}")
+        tables = [dict(item[0].pages) for item in items]
+        step = FakeStep(len(self.history), program, cache, list(items), want_logits, tables)
+        self.history.append(step)
+        self.queue.append(step)
+        return step.number
+
+    def drain(self) -> list[FakeResult]:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read, 4096)
+        done, self.done = self.done, []
+        return done
+
+    def step(self) -> FakeStep:
+        """Run the oldest queued step."""
+        step = self.queue.popleft()
+        started = time.monotonic()
+        result = FakeResult(step.number, started, started)
+        result.error = self.fail_step(step)
+        if result.error is None:
+            try:
+                self._run(step, result)
+            except LookupError as error:
+                result.error = f"tokens that do not exist: {error}"
+        result.ended = time.monotonic()
+        self.done.append(result)
+        os.write(self._write, b"x")
+        return step
+
+    def _run(self, step: FakeStep, result: FakeResult) -> None:
+        vectors: list[NDArray[np.float32]] = []
+        for i, (sequence, start, count, outputs) in enumerate(step.items):
+            tokens = sequence.tokens[start : start + count]
+            if len(tokens) < count:
+                raise LookupError(f"{start + count} of {len(sequence.tokens)}")
+            table = step.tables[i]
+            for group in range(len(step.program.windows)):
+                for position, token in zip(range(start, start + count), tokens, strict=True):
+                    step.cache.slots[group, table[group, position // PAGE], position % PAGE] = token
+            for position in range(start + count - outputs, start + count):
+                seen = [
+                    self._read_back(step, i, group, position) for group in range(len(step.program.windows))
+                ]
+                if step.want_logits or step.program.bidirectional:
+                    vectors.append(vector(seen[0], step.program.width))
+                else:
+                    token = step.program.rule(seen[0], sequence.seed, position + 1)
+                    for tail in seen[1:]:
+                        assert tail == seen[0][len(seen[0]) - len(tail) :]
+                    sequence.tokens.append(token)
+                    result.samples.append(
+                        FakeSample(i, token, -position / 64, [(token, -position / 64), (1, -9.0)])
+                    )
+        if vectors:
+            result.output = np.stack(vectors)
+
+    def _read_back(self, step: FakeStep, item: int, group: int, position: int) -> list[int]:
+        sequence, table = step.items[item][0], step.tables[item]
+        first = first_seen(position, step.program.windows[group])
+        pages = [(group, table[group, p // PAGE], p % PAGE) for p in range(first, position + 1)]
+        seen = [step.cache.slots[slot] for slot in pages]
+        assert seen == sequence.tokens[first : position + 1], "a page was lost to another sequence"
+        return seen
+
+
+def first_seen(position: int, window: int) -> int:
+    return max(0, position - window + 1) if window else 0
+
+
+def vector(tokens: list[int], width: int) -> NDArray[np.float32]:
+    seed = int.from_bytes(hashlib.sha256(repr(tokens).encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(width).astype(np.float32)
+
+
+class FakeTokenizer:
+    """Tokens are bytes by default: END, then printable characters; more pieces may be given."""
+
+    def __init__(self, pieces: dict[int, bytes] | None = None) -> None:
+        self.pieces = {END: b""} | {i: bytes([31 + i]) for i in range(1, 97)} | (pieces or {})
+
+    def piece(self, token: int, special: bool = False) -> bytes:
+        return self.pieces[token]
+
+
+class FakeDetokenizer:
+    def __init__(self, tokenizer: FakeTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.bytes = b""
+
+    @property
+    def pending(self) -> int:
+        return len(self.bytes)
+
+    def push(self, token: int) -> str:
+        self.bytes += self.tokenizer.piece(token)
+        for held in range(min(3, len(self.bytes)) + 1):
+            head, tail = self.bytes[: len(self.bytes) - held], self.bytes[len(self.bytes) - held :]
+            try:
+                text = head.decode()
+            except UnicodeDecodeError:
+                continue
+            self.bytes = tail
+            return text
+        text, self.bytes = self.bytes.decode("utf-8", "replace"), b""
+        return text
+
+    def flush(self) -> str:
+        self.bytes = b""
+        return ""

@@ -1,0 +1,108 @@
+"""A scripted engine: a test double for what a real one does too rarely or too fast to be tested on.
+
+A prompt is its words. The words of the last one decide what happens: `fail` breaks the engine after two
+pieces, `refuse` raises before the first, `slow` writes for ever with pauses, anything else is echoed word
+by word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ollamapy.types import ContextLengthError, Delta, EngineError, GenerationRequest, RequestError, Usage
+
+
+class FakeTokenizer:
+    """One token per character."""
+
+    add_bos = False
+    bos = None
+
+    def encode(self, text: str | bytes, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        return [ord(c) for c in (text if isinstance(text, str) else text.decode())]
+
+    def decode(self, tokens: list[int], special: bool = False) -> bytes:
+        return "".join(map(chr, tokens)).encode()
+
+    def is_control(self, token: int) -> bool:
+        return False
+
+
+class FakeModel:
+    def __init__(self, engine: FakeEngine, path: str) -> None:
+        self.engine = engine
+        self.path = path
+        self.file: Any = None
+        self.tokenizer: Any = FakeTokenizer()
+        self.architecture = "fake"
+        self.context_length = 8192
+        self.embedding_length = 4
+        self.can_generate = True
+        self.can_embed = True
+        self.nbytes = 1000
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        self.engine.requests.append(request)
+        text = self.tokenizer.decode(request.prompt).decode()
+        if "refuse" in text:
+            raise RequestError("the engine refuses")
+        if len(request.prompt) > request.num_ctx and not request.truncate:
+            raise ContextLengthError("the prompt is too long")
+        self.engine.running += 1
+        try:
+            words = text.split()
+            if "fail" in words:
+                yield Delta(text="one")
+                yield Delta(text=" two")
+                raise EngineError("the device failed")
+            count = 0
+            while "slow" in words:
+                count += 1
+                yield Delta(text=f"{count} ", tokens=[1])
+                await asyncio.sleep(0.01)
+            for word in words:
+                yield Delta(text=word + " ", tokens=[1])
+            usage = Usage(len(request.prompt), 0, len(words), prompt_ns=1000, completion_ns=2000)
+            yield Delta(text="end", done_reason="stop", usage=usage)
+        finally:
+            self.engine.running -= 1
+
+    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+        rows = np.array([[len(tokens), 1, 2, 3] for tokens in inputs], dtype=np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+class FakeEngine:
+    """Counts what happens to it. `fits` models fit into memory at a time."""
+
+    def __init__(self, load_seconds: float = 0.0, fits: int = 100) -> None:
+        self.load_seconds = load_seconds
+        self.fits = fits
+        self.loads: list[str] = []
+        self.unloads: list[str] = []
+        self.loaded = 0
+        self.running = 0
+        self.requests: list[GenerationRequest] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def load(self, path: str) -> FakeModel:
+        if self.loaded >= self.fits:
+            raise MemoryError("1 GiB more are needed")
+        self.loads.append(path)
+        await asyncio.sleep(self.load_seconds)
+        self.loaded += 1
+        return FakeModel(self, path)
+
+    async def unload(self, model: Any) -> None:
+        self.unloads.append(model.path)
+        self.loaded -= 1
