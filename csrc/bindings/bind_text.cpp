@@ -20,10 +20,12 @@ struct PyTokenizer {
     const Vocabulary& vocabulary() const { return core->vocabulary(); }
 };
 
-std::optional<int32_t> id_or_none(int32_t id) { return id < 0 ? std::nullopt : std::optional(id); }
+std::optional<int32_t> id_or_none(int32_t id) {
+    return id < 0 ? std::nullopt : std::optional(id);
+}
 
-// The UTF-8 of a str or bytes object. `owner` keeps it alive: a str with lone surrogates needs a copy, in which each is
-// U+FFFD.
+// The UTF-8 of a str or bytes object. `owner` keeps it alive: a str with lone surrogates needs a copy, in
+// which each is U+FFFD.
 std::string_view utf8_of(const py::object& text, py::object& owner) {
     owner = text;
     if (PyBytes_Check(text.ptr())) {
@@ -60,7 +62,8 @@ py::str text_of(std::string_view bytes) {
     return py::reinterpret_steal<py::str>(text);
 }
 
-std::vector<int32_t> encode(const PyTokenizer& self, const py::object& text, bool add_special, bool parse_special) {
+std::vector<int32_t> encode(const PyTokenizer& self, const py::object& text, bool add_special,
+                            bool parse_special) {
     py::object owner;
     const std::string_view utf8 = utf8_of(text, owner);
     const py::gil_scoped_release release;
@@ -90,17 +93,22 @@ void bind_text(py::module_& module) {
              py::arg("file"))
         .def_property_readonly("kind", [](const PyTokenizer& self) { return self.core->kind(); })
         .def_property_readonly("vocab_size", [](const PyTokenizer& self) { return self.vocabulary().size(); })
-        .def_property_readonly("bos", [](const PyTokenizer& self) { return id_or_none(self.vocabulary().bos); })
-        .def_property_readonly("eos", [](const PyTokenizer& self) { return id_or_none(self.vocabulary().eos); })
+        .def_property_readonly("bos",
+                               [](const PyTokenizer& self) { return id_or_none(self.vocabulary().bos); })
+        .def_property_readonly("eos",
+                               [](const PyTokenizer& self) { return id_or_none(self.vocabulary().eos); })
         .def_property_readonly("eog",
                                [](const PyTokenizer& self) {
                                    return py::frozenset(py::cast(self.vocabulary().end_of_generation));
                                })
         .def_property_readonly(
-            "add_bos", [](const PyTokenizer& self) { return self.vocabulary().add_bos && self.vocabulary().bos >= 0; })
+            "add_bos",
+            [](const PyTokenizer& self) { return self.vocabulary().add_bos && self.vocabulary().bos >= 0; })
         .def_property_readonly(
-            "add_eos", [](const PyTokenizer& self) { return self.vocabulary().add_eos && self.vocabulary().eos >= 0; })
-        .def("encode", encode, py::arg("text"), py::arg("add_special") = true, py::arg("parse_special") = true)
+            "add_eos",
+            [](const PyTokenizer& self) { return self.vocabulary().add_eos && self.vocabulary().eos >= 0; })
+        .def("encode", encode, py::arg("text"), py::arg("add_special") = true,
+             py::arg("parse_special") = true)
         .def("decode", decode, py::arg("tokens"), py::arg("special") = false)
         .def("piece", piece, py::arg("token"), py::arg("special") = false)
         .def(
@@ -117,7 +125,9 @@ void bind_text(py::module_& module) {
             py::arg("token"));
 
     py::class_<Detokenizer>(module, "Detokenizer", py::is_final())
-        .def(py::init([](const PyTokenizer& tokenizer, bool special) { return Detokenizer(tokenizer.core, special); }),
+        .def(py::init([](const PyTokenizer& tokenizer, bool special) {
+                 return Detokenizer(tokenizer.core, special);
+             }),
              py::arg("tokenizer"), py::arg("special") = false)
         .def(
             "push", [](Detokenizer& self, const py::object& token) { return self.push(token_of(token)); },

@@ -1,5 +1,5 @@
-// Byte-level BPE (GPT-2): text is cut into words, the bytes of a word are symbols, and the pair that the merge list ranks
-// best becomes one symbol until none is left.
+// Byte-level BPE (GPT-2): text is cut into words, the bytes of a word are symbols, and the pair that the
+// merge list ranks best becomes one symbol until none is left.
 #include <array>
 #include <bit>
 #include <random>
@@ -16,8 +16,8 @@ namespace ollamapy {
 
 namespace {
 
-// GPT-2 writes the bytes of a token as printable characters: those that are printable in Latin-1 stand for themselves, the
-// others follow from U+0100 in their order.
+// GPT-2 writes the bytes of a token as printable characters: those that are printable in Latin-1 stand for
+// themselves, the others follow from U+0100 in their order.
 struct ByteAlphabet {
     std::array<std::string, 256> characters;
     std::array<int16_t, 0x144> bytes;  // by code point; -1: stands for no byte
@@ -133,7 +133,8 @@ class Bpe final : public Tokenizer {
         }
     }
 
-    void encode_word(std::string_view word, Merger& merger, std::string& written, std::vector<int32_t>& out) const {
+    void encode_word(std::string_view word, Merger& merger, std::string& written,
+                     std::vector<int32_t>& out) const {
         if (ignore_merges_) {
             written.clear();
             for (const char byte : word) written += alphabet().characters[static_cast<uint8_t>(byte)];
@@ -143,7 +144,8 @@ class Bpe final : public Tokenizer {
             }
         }
         merger.clear();
-        for (uint32_t i = 0; i < word.size(); ++i) merger.add(symbols_[static_cast<uint8_t>(word[i])], i, i + 1);
+        for (uint32_t i = 0; i < word.size(); ++i)
+            merger.add(symbols_[static_cast<uint8_t>(word[i])], i, i + 1);
         merger.run([&](const Symbol& left, const Symbol& right) { return merges_.find(left.id, right.id); });
         for (int32_t i = 0; i >= 0; i = merger.symbols[static_cast<size_t>(i)].next) {
             const Symbol& symbol = merger.symbols[static_cast<size_t>(i)];
@@ -152,7 +154,8 @@ class Bpe final : public Tokenizer {
                 continue;
             }
             for (const char byte : word.substr(symbol.begin, symbol.end - symbol.begin)) {
-                if (const int32_t token = tokens_[static_cast<uint8_t>(byte)]; token >= 0) out.push_back(token);
+                if (const int32_t token = tokens_[static_cast<uint8_t>(byte)]; token >= 0)
+                    out.push_back(token);
             }
         }
     }
@@ -178,6 +181,8 @@ class Bpe final : public Tokenizer {
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> make_bpe(Vocabulary vocabulary) { return std::make_shared<Bpe>(std::move(vocabulary)); }
+std::shared_ptr<const Tokenizer> make_bpe(Vocabulary vocabulary) {
+    return std::make_shared<Bpe>(std::move(vocabulary));
+}
 
 }  // namespace ollamapy

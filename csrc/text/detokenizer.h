@@ -14,8 +14,8 @@ class Detokenizer {
     Detokenizer(std::shared_ptr<const Tokenizer> tokenizer, bool special)
         : tokenizer_(std::move(tokenizer)), special_(special) {}
 
-    // The text that is complete after token: well-formed UTF-8, with U+FFFD for bytes that can be no character. Throws
-    // InvalidError for an id out of range.
+    // The text that is complete after token: well-formed UTF-8, with U+FFFD for bytes that can be no
+    // character. Throws InvalidError for an id out of range.
     std::string push(int32_t token);
 
     // Ends the stream: an incomplete last character is dropped, so nothing is left to emit.

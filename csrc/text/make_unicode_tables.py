@@ -2,20 +2,20 @@
 
     python make_unicode_tables.py > unicode_tables.h
 
-Run it with the newest Python at hand: the version of Unicode is that of its unicodedata module (3.13 has 15.1,
-the version that llama.cpp's tables agree with).
+Run it with the newest Python at hand: the version of Unicode is that of its unicodedata module (3.13 has
+15.1, with which llama.cpp's tables agree).
 """
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 from collections.abc import Iterable
 
 CODE_POINTS = range(0x110000)
 HANGUL = range(0xAC00, 0xD7A4)  # decomposed by arithmetic
 # White_Space of PropList.txt; unicodedata does not carry it (str.isspace() also takes U+001C to U+001F).
-SPACES = {*range(0x09, 0x0E), *range(0x2000, 0x200B), 0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+SPACES = {*range(0x09, 0x0E), *range(0x2000, 0x200B)}
+SPACES |= {0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
 
 LETTER, NUMBER, MARK, NONSPACING, PUNCTUATION, CONTROL, SPACE = (1 << bit for bit in range(7))
 
@@ -82,8 +82,7 @@ def table(declaration: str, rows: Iterable[str]) -> None:
 
 
 def main() -> None:
-    version = unicodedata.unidata_version
-    print(f"// Unicode {version}, written by make_unicode_tables.py ({sys.implementation.name}'s unicodedata).")
+    print(f"// Unicode {unicodedata.unidata_version}, written by make_unicode_tables.py.")
     print("// Traits, lower case and base characters; unicode.cpp reads them.")
     print("#pragma once\n\n#include <cstdint>\n\nnamespace ollamapy::unicode_tables {\n")
     print("// clang-format off")

@@ -1,5 +1,5 @@
-// The merging loop that byte-level BPE and SentencePiece share: of all neighbours that may become one symbol, the best
-// pair merges, the leftmost first among equals. O(n log n) in the number of symbols.
+// The merging loop that byte-level BPE and SentencePiece share: of all neighbours that may become one symbol,
+// the best pair merges, the leftmost first among equals. O(n log n) in the number of symbols.
 #pragma once
 
 #include <algorithm>
@@ -33,8 +33,8 @@ class Merger {
         symbols.push_back({id, begin, end, index - 1, -1});
     }
 
-    // find(left, right) gives the Merge of two neighbouring symbols. Afterwards the chain from symbols[0] along `next` is
-    // the result.
+    // find(left, right) gives the Merge of two neighbouring symbols. Afterwards the chain from symbols[0]
+    // along `next` is the result.
     template <class Find>
     void run(const Find& find) {
         heap_.clear();
@@ -76,7 +76,8 @@ class Merger {
         const Symbol& left = symbols[static_cast<size_t>(index)];
         const Symbol& right = symbols[static_cast<size_t>(left.next)];
         const Merge merge = find(left, right);
-        return {static_cast<uint64_t>(merge.rank) << 32 | static_cast<uint32_t>(index), left.end, right.end, merge.id};
+        return {static_cast<uint64_t>(merge.rank) << 32 | static_cast<uint32_t>(index), left.end, right.end,
+                merge.id};
     }
 
     void push(const Candidate& pair) {

@@ -1,5 +1,5 @@
-// The regular expressions of the models' tokenizer.json files, written out as scanners over characters. Names and their
-// expressions are those that llama.cpp gives to tokenizer.ggml.pre (llama-vocab.cpp).
+// The regular expressions of the models' tokenizer.json files, written out as scanners over characters. Names
+// and their expressions are those that llama.cpp gives to tokenizer.ggml.pre (llama-vocab.cpp).
 #include "text/pretokenizer.h"
 
 #include <algorithm>
@@ -43,8 +43,8 @@ struct Character {
     uint8_t length;  // bytes; 0 past the end
 };
 
-// Characters by byte offset, and the parts that the expressions share. Every function that takes a position and returns
-// one moves forward over what it matched.
+// Characters by byte offset, and the parts that the expressions share. Every function that takes a position
+// and returns one moves forward over what it matched.
 class Text {
   public:
     explicit Text(std::string_view text) : text_(text) {}
@@ -125,8 +125,8 @@ size_t gpt2_word(const Text& text, size_t position) {
     return text.spaces(position);
 }
 
-// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-// where \p{L} is any of `letters`.
+// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|
+// ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ where \p{L} is any of `letters`.
 template <size_t digits, int letters>
 size_t llama3_word(const Text& text, size_t position) {
     if (const size_t end = text.contraction(position, true); end > position) return end;
@@ -184,7 +184,8 @@ void split_digits_apart(std::string_view whole, std::vector<uint32_t>& ends) {
 
 bool is_default_symbol(const Character& next) {
     if (next.code >= 0x80) return next.traits & kPunctuation;
-    return (next.traits & kPunctuation) || std::u32string_view(U"$+<=>^~|").find(next.code) != std::u32string_view::npos;
+    return (next.traits & kPunctuation) ||
+           std::u32string_view(U"$+<=>^~|").find(next.code) != std::u32string_view::npos;
 }
 
 // [0-9][0-9][0-9] apart from what lies between, in words of numbers.
@@ -211,7 +212,8 @@ void split_default(std::string_view whole, std::vector<uint32_t>& ends) {
     for (size_t position = 0; position < text.size();) {
         const bool symbols = is_default_symbol(text.at(position));
         size_t end = position;
-        for (Character next = text.at(end); next.length && is_default_symbol(next) == symbols; next = text.at(end)) {
+        for (Character next = text.at(end); next.length && is_default_symbol(next) == symbols;
+             next = text.at(end)) {
             end += next.length;
         }
         words.clear();
@@ -220,7 +222,8 @@ void split_default(std::string_view whole, std::vector<uint32_t>& ends) {
             const Text inside(whole.substr(0, word));
             while (position < word) {
                 const bool number = inside.at(position).traits & kNumber;
-                const size_t stop = number ? inside.skip(position, kNumber) : inside.skip_others(position, kNumber);
+                const size_t stop =
+                    number ? inside.skip(position, kNumber) : inside.skip_others(position, kNumber);
                 split_thousands(whole.substr(position, stop - position), position, ends);
                 position = stop;
             }

@@ -8,7 +8,8 @@
 namespace ollamapy {
 
 struct PreTokenizer {
-    // Appends the end offset of every word of text, ascending; the last one is text.size(). text is well-formed UTF-8.
+    // Appends the end offset of every word of text, ascending; the last one is text.size(). text is
+    // well-formed UTF-8.
     using Split = void (*)(std::string_view text, std::vector<uint32_t>& ends);
     std::string_view name;
     Split split;

@@ -1,5 +1,5 @@
-// SentencePiece (Llama 2, Gemma): characters merge into the neighbouring pair of the best score as long as the pair is a
-// token; what is no token falls back to byte tokens. Spaces are written as U+2581.
+// SentencePiece (Llama 2, Gemma): characters merge into the neighbouring pair of the best score as long as
+// the pair is a token; what is no token falls back to byte tokens. Spaces are written as U+2581.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -35,10 +35,13 @@ class SentencePiece final : public Tokenizer {
             complete = complete && bytes_[byte] >= 0;
         }
         if (!complete && vocabulary().unknown < 0) {
-            throw FileError("metadata key 'tokenizer.ggml.tokens' has neither a token for every byte nor an unknown token");
+            throw FileError(
+                "metadata key 'tokenizer.ggml.tokens' has neither a token for every byte nor an unknown "
+                "token");
         }
         for (const std::string_view token : vocabulary().tokens) {
-            for (size_t at = token.find(kSpaceMark, 1); at != std::string_view::npos; at = token.find(kSpaceMark, at + 1)) {
+            for (size_t at = token.find(kSpaceMark, 1); at != std::string_view::npos;
+                 at = token.find(kSpaceMark, at + 1)) {
                 goes_on_[static_cast<uint8_t>(token[at - 1])] = true;
             }
         }
@@ -58,12 +61,13 @@ class SentencePiece final : public Tokenizer {
                 escaped += c;
             }
         }
-        // A pair that no token contains never merges: cut where a space mark follows a byte that it follows in no token.
-        // The result is the same, and the parts are words.
+        // A pair that no token contains never merges: cut where a space mark follows a byte that it follows
+        // in no token. The result is the same, and the parts are words.
         Merger merger;
         const std::string_view whole = escaped;
         size_t begin = 0;
-        for (size_t at = whole.find(kSpaceMark, 1); at != std::string_view::npos; at = whole.find(kSpaceMark, at + 1)) {
+        for (size_t at = whole.find(kSpaceMark, 1); at != std::string_view::npos;
+             at = whole.find(kSpaceMark, at + 1)) {
             if (goes_on_[static_cast<uint8_t>(whole[at - 1])]) continue;
             encode_part(whole.substr(begin, at - begin), merger, out);
             begin = at;
@@ -108,15 +112,16 @@ class SentencePiece final : public Tokenizer {
 
     void append_text(std::string_view token, std::string& out) const override {
         size_t begin = 0;
-        for (size_t at = token.find(kSpaceMark); at != std::string_view::npos; at = token.find(kSpaceMark, begin)) {
+        for (size_t at = token.find(kSpaceMark); at != std::string_view::npos;
+             at = token.find(kSpaceMark, begin)) {
             out.append(token.substr(begin, at - begin)).push_back(' ');
             begin = at + kSpaceMark.size();
         }
         out.append(token.substr(begin));
     }
 
-    std::array<int32_t, 256> bytes_;        // tokens of single bytes; -1: none
-    std::array<bool, 256> goes_on_{};       // bytes that a space mark follows in some token
+    std::array<int32_t, 256> bytes_;   // tokens of single bytes; -1: none
+    std::array<bool, 256> goes_on_{};  // bytes that a space mark follows in some token
 };
 
 }  // namespace

@@ -8,7 +8,9 @@ namespace ollamapy {
 
 namespace {
 
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
 struct Found {
     size_t begin, end;  // with the white space it swallows
@@ -24,13 +26,15 @@ struct Candidate {
 
 }  // namespace
 
-SpecialTokens::SpecialTokens(const Vocabulary& vocabulary, int wanted, int unwanted) : vocabulary_(vocabulary) {
+SpecialTokens::SpecialTokens(const Vocabulary& vocabulary, int wanted, int unwanted)
+    : vocabulary_(vocabulary) {
     for (int32_t token = 0; token < vocabulary.size(); ++token) {
         const std::string_view text = vocabulary.text(token);
         if (text.empty() || !vocabulary.has(token, wanted) || vocabulary.has(token, unwanted)) continue;
         if (vocabulary.find(text) == token) entries_.push_back({text, token, 0, -1});
     }
-    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.text < b.text; });
+    std::sort(entries_.begin(), entries_.end(),
+              [](const Entry& a, const Entry& b) { return a.text < b.text; });
 
     std::vector<uint32_t> order(entries_.size());
     std::iota(order.begin(), order.end(), 0u);
@@ -44,7 +48,8 @@ SpecialTokens::SpecialTokens(const Vocabulary& vocabulary, int wanted, int unwan
     // In sorted order everything that begins with an entry follows it, so a stack finds the prefixes.
     std::vector<int32_t> open;
     for (size_t i = 0; i < entries_.size(); ++i) {
-        while (!open.empty() && !entries_[i].text.starts_with(entries_[static_cast<size_t>(open.back())].text)) {
+        while (!open.empty() &&
+               !entries_[i].text.starts_with(entries_[static_cast<size_t>(open.back())].text)) {
             open.pop_back();
         }
         entries_[i].prefix = open.empty() ? -1 : open.back();
@@ -66,13 +71,15 @@ int32_t SpecialTokens::shorter(int32_t entry, size_t limit) const {
 int32_t SpecialTokens::longest(std::string_view text) const {
     const auto byte = static_cast<uint8_t>(text[0]);
     const auto begin = entries_.begin() + first_byte_[byte], end = entries_.begin() + first_byte_[byte + 1u];
-    // The last entry that does not sort after the text: what the text begins with is that entry or a prefix of it.
-    const auto after = std::upper_bound(begin, end, text,
-                                        [](std::string_view wanted, const Entry& entry) { return wanted < entry.text; });
+    // The last entry that does not sort after the text: what the text begins with is that entry or a prefix
+    // of it.
+    const auto after = std::upper_bound(
+        begin, end, text, [](std::string_view wanted, const Entry& entry) { return wanted < entry.text; });
     if (after == begin) return -1;
     const std::string_view last = std::prev(after)->text;
     const size_t limit = std::min(last.size(), text.size());
-    const auto common = std::mismatch(last.begin(), last.begin() + static_cast<ptrdiff_t>(limit), text.begin()).first;
+    const auto common =
+        std::mismatch(last.begin(), last.begin() + static_cast<ptrdiff_t>(limit), text.begin()).first;
     return shorter(static_cast<int32_t>(std::prev(after) - entries_.begin()),
                    static_cast<size_t>(common - last.begin()));
 }
@@ -116,7 +123,8 @@ std::vector<Fragment> SpecialTokens::split(std::string_view text) const {
         if (vocabulary_.has(entry.token, kStripRight)) {
             while (end < text.size() && !taken[end] && is_space(text[end])) ++end;
         }
-        std::fill(taken.begin() + static_cast<ptrdiff_t>(begin), taken.begin() + static_cast<ptrdiff_t>(end), uint8_t{1});
+        std::fill(taken.begin() + static_cast<ptrdiff_t>(begin), taken.begin() + static_cast<ptrdiff_t>(end),
+                  uint8_t{1});
         found.push_back({begin, end, entry.token});
     }
 

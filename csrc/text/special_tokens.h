@@ -21,8 +21,8 @@ class SpecialTokens {
     // The tokens that have a flag of `wanted` and none of `unwanted`. Keeps a reference to the vocabulary.
     SpecialTokens(const Vocabulary& vocabulary, int wanted, int unwanted);
 
-    // Longer tokens are cut out first, then those of lower id; each from left to right, where no other token was found
-    // before. A stripping token swallows the white space beside it.
+    // Longer tokens are cut out first, then those of lower id; each from left to right, where no other token
+    // was found before. A stripping token swallows the white space beside it.
     std::vector<Fragment> split(std::string_view text) const;
 
   private:
@@ -38,8 +38,9 @@ class SpecialTokens {
     int32_t shorter(int32_t entry, size_t limit) const;
 
     const Vocabulary& vocabulary_;
-    std::vector<Entry> entries_;            // sorted by text
-    std::array<uint32_t, 257> first_byte_;  // entries that begin with byte b: [first_byte_[b], first_byte_[b + 1])
+    std::vector<Entry> entries_;  // sorted by text
+    std::array<uint32_t, 257>
+        first_byte_;  // entries that begin with byte b: [first_byte_[b], first_byte_[b + 1])
 };
 
 }  // namespace ollamapy

@@ -1,5 +1,5 @@
-// Token text to token id: a flat hash with open addressing, built in one pass (a quarter of a million tokens in a few
-// milliseconds) and read by many threads.
+// Token text to token id: a flat hash with open addressing, built in one pass (a quarter of a million tokens
+// in a few milliseconds) and read by many threads.
 #pragma once
 
 #include <bit>

@@ -23,19 +23,20 @@ class Tokenizer {
     virtual const char* kind() const = 0;  // "bpe", "spm", "wordpiece"
     const Vocabulary& vocabulary() const { return vocabulary_; }
 
-    // add_special puts BOS and EOS (CLS and SEP) where the file wants them; parse_special recognizes control tokens that
-    // are written out. Ill-formed UTF-8 is read as U+FFFD. Throws InvalidError for texts of 2 GiB and more.
+    // add_special puts BOS and EOS (CLS and SEP) where the file wants them; parse_special recognizes control
+    // tokens that are written out. Ill-formed UTF-8 is read as U+FFFD. Throws InvalidError for texts of 2 GiB
+    // and more.
     std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special) const;
 
-    // Appends the bytes that a token stands for; a control token has none unless special. Throws InvalidError for an id
-    // out of range.
+    // Appends the bytes that a token stands for; a control token has none unless special. Throws InvalidError
+    // for an id out of range.
     void append_piece(int32_t token, bool special, std::string& out) const;
 
   protected:
     explicit Tokenizer(Vocabulary vocabulary);
 
-    // Tokens of a stretch of well-formed text, not empty, in which no special token is left. first: it begins the text or
-    // follows a special token.
+    // Tokens of a stretch of well-formed text, not empty, in which no special token is left. first: it begins
+    // the text or follows a special token.
     virtual void encode_text(std::string_view text, bool first, std::vector<int32_t>& out) const = 0;
 
     // The bytes of a normal token as the vocabulary writes it.
@@ -49,7 +50,8 @@ class Tokenizer {
     const SpecialTokens all_special_, user_defined_;
 };
 
-// Throws FileError for a vocabulary that is missing, inconsistent or of an unknown kind. Keeps the file alive.
+// Throws FileError for a vocabulary that is missing, inconsistent or of an unknown kind. Keeps the file
+// alive.
 std::shared_ptr<const Tokenizer> load_tokenizer(std::shared_ptr<const GGUFFile> file);
 
 // The kinds, each in its own file.

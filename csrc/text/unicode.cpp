@@ -13,12 +13,14 @@ namespace {
 
 constexpr char32_t kEnd = 0x110000;
 
-// The ranges of the generated table, spread out: one byte per code point, of which only the pages in use stay in cache.
+// The ranges of the generated table, spread out: one byte per code point, of which only the pages in use stay
+// in cache.
 std::unique_ptr<uint8_t[]> spread_traits() {
     auto table = std::make_unique<uint8_t[]>(kEnd);
     for (size_t i = 0; i < std::size(unicode_tables::kTraits); ++i) {
         const uint32_t first = unicode_tables::kTraits[i] >> 8;
-        const uint32_t end = i + 1 < std::size(unicode_tables::kTraits) ? unicode_tables::kTraits[i + 1] >> 8 : kEnd;
+        const uint32_t end =
+            i + 1 < std::size(unicode_tables::kTraits) ? unicode_tables::kTraits[i + 1] >> 8 : kEnd;
         std::memset(table.get() + first, unicode_tables::kTraits[i] & 0xFF, end - first);
     }
     return table;
@@ -38,8 +40,9 @@ uint8_t traits(char32_t code) {
 
 char32_t lowercase(char32_t code) {
     if (code < 0x80) return code - U'A' < 26 ? code + 32 : code;
-    const auto* run = std::lower_bound(std::begin(unicode_tables::kLowercase), std::end(unicode_tables::kLowercase), code,
-                                       [](const auto& item, char32_t wanted) { return item.last < wanted; });
+    const auto* run =
+        std::lower_bound(std::begin(unicode_tables::kLowercase), std::end(unicode_tables::kLowercase), code,
+                         [](const auto& item, char32_t wanted) { return item.last < wanted; });
     if (run == std::end(unicode_tables::kLowercase) || code < run->first) return code;
     if ((code - run->first) % static_cast<uint32_t>(run->step) != 0) return code;
     return static_cast<char32_t>(static_cast<int32_t>(code) + run->difference);
@@ -49,12 +52,13 @@ std::array<char32_t, 3> base_characters(char32_t code) {
     if (code < 0x80) return {code, 0, 0};
     if (code - kSyllables < kSyllableCount) {
         const char32_t index = code - kSyllables, trailing = index % kTrailingCount;
-        return {kLeading + index / (kVowelCount * kTrailingCount), kVowels + index / kTrailingCount % kVowelCount,
-                trailing ? kTrailing + trailing : 0};
+        return {kLeading + index / (kVowelCount * kTrailingCount),
+                kVowels + index / kTrailingCount % kVowelCount, trailing ? kTrailing + trailing : 0};
     }
     if (traits(code) & kNonspacing) return {0, 0, 0};
-    const auto* base = std::lower_bound(std::begin(unicode_tables::kBases), std::end(unicode_tables::kBases), code,
-                                        [](const auto& item, char32_t wanted) { return item.code < wanted; });
+    const auto* base =
+        std::lower_bound(std::begin(unicode_tables::kBases), std::end(unicode_tables::kBases), code,
+                         [](const auto& item, char32_t wanted) { return item.code < wanted; });
     if (base == std::end(unicode_tables::kBases) || base->code != code) return {code, 0, 0};
     return {base->parts[0], base->parts[1], base->parts[2]};
 }

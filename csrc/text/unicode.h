@@ -38,8 +38,8 @@ struct Decoded {
     bool truncated;    // ill-formed only because the text ends: more bytes may complete it
 };
 
-// The character at the start of text, which must not be empty. Ill-formed input follows Unicode's recommendation
-// (chapter 3.9, "substitution of maximal subparts"), as does Python's errors="replace".
+// The character at the start of text, which must not be empty. Ill-formed input follows Unicode's
+// recommendation (chapter 3.9, "substitution of maximal subparts"), as does Python's errors="replace".
 Decoded decode(std::string_view text);
 
 void append(std::string& out, char32_t code);

@@ -1,4 +1,4 @@
-// Unicode 15.1.0, written by make_unicode_tables.py (cpython's unicodedata).
+// Unicode 15.1.0, written by make_unicode_tables.py.
 // Traits, lower case and base characters; unicode.cpp reads them.
 #pragma once
 

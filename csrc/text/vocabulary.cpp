@@ -15,7 +15,9 @@ namespace {
     throw FileError("metadata key 'tokenizer.ggml." + std::string(field) + "' " + problem);
 }
 
-std::string key(std::string_view field) { return "tokenizer.ggml." + std::string(field); }
+std::string key(std::string_view field) {
+    return "tokenizer.ggml." + std::string(field);
+}
 
 template <class T>
 const std::vector<T>* array(const GGUFFile& file, std::string_view field) {
@@ -52,7 +54,8 @@ uint8_t flags_of(int32_t type, size_t token) {
         case TokenType::kByte:
             return kByteToken;
     }
-    refuse("token_type", "has the unknown type " + std::to_string(type) + " for token " + std::to_string(token));
+    refuse("token_type",
+           "has the unknown type " + std::to_string(type) + " for token " + std::to_string(token));
 }
 
 void load_tokens(Vocabulary& vocabulary) {
@@ -60,9 +63,11 @@ void load_tokens(Vocabulary& vocabulary) {
     const auto* tokens = array<std::string_view>(file, "tokens");
     if (!tokens) refuse("tokens", "is missing");
     if (tokens->empty()) refuse("tokens", "is empty");
-    if (tokens->size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) refuse("tokens", "is too long");
+    if (tokens->size() > static_cast<size_t>(std::numeric_limits<int32_t>::max()))
+        refuse("tokens", "is too long");
     vocabulary.tokens = *tokens;
-    for (const std::string_view token : *tokens) vocabulary.longest = std::max(vocabulary.longest, token.size());
+    for (const std::string_view token : *tokens)
+        vocabulary.longest = std::max(vocabulary.longest, token.size());
 
     vocabulary.flags.assign(tokens->size(), kNormalToken);
     if (const auto* types = array<int32_t>(file, "token_type")) {
@@ -70,7 +75,8 @@ void load_tokens(Vocabulary& vocabulary) {
         for (size_t i = 0; i < types->size(); ++i) {
             const int32_t type = (*types)[i];
             if (type < 0 || type > 6) {
-                refuse("token_type", "has the unknown type " + std::to_string(type) + " for token " + std::to_string(i));
+                refuse("token_type",
+                       "has the unknown type " + std::to_string(type) + " for token " + std::to_string(i));
             }
             vocabulary.flags[i] = flags_of(type, i);
         }
@@ -88,8 +94,10 @@ void load_scores(Vocabulary& vocabulary) {
     vocabulary.scores = *scores;
 }
 
-// The id under the first of these fields that the file has, else the fallback; -1 when that is out of range too.
-int32_t load_id(const Vocabulary& vocabulary, std::initializer_list<std::string_view> fields, int32_t fallback) {
+// The id under the first of these fields that the file has, else the fallback; -1 when that is out of range
+// too.
+int32_t load_id(const Vocabulary& vocabulary, std::initializer_list<std::string_view> fields,
+                int32_t fallback) {
     for (const std::string_view field : fields) {
         if (const int32_t id = read_token_id(vocabulary, field); id >= 0) return id;
     }
@@ -141,7 +149,8 @@ int32_t read_token_id(const Vocabulary& vocabulary, std::string_view field) {
     if (!vocabulary.file->find(key(field))) return -1;
     const int64_t id = vocabulary.file->get_int(key(field), -1);
     if (id >= 0 && id < vocabulary.size()) return static_cast<int32_t>(id);
-    refuse(field, "is " + std::to_string(id) + ", but there are " + std::to_string(vocabulary.size()) + " tokens");
+    refuse(field,
+           "is " + std::to_string(id) + ", but there are " + std::to_string(vocabulary.size()) + " tokens");
 }
 
 Vocabulary load_vocabulary(std::shared_ptr<const GGUFFile> file) {

@@ -23,7 +23,8 @@ enum class TokenType : uint8_t {
     kByte = 6,
 };
 
-// What a token is, as bits: its type in the file, and what its well-known text adds (see well_known_tokens.cpp).
+// What a token is, as bits: its type in the file, and what its well-known text adds (see
+// well_known_tokens.cpp).
 enum TokenFlag : uint8_t {
     kNormalToken = 1,
     kUnknownToken = 2,
@@ -39,7 +40,7 @@ enum class TokenizerKind : uint8_t { kBpe, kSentencePiece, kWordPiece };
 struct Vocabulary {
     std::shared_ptr<const GGUFFile> file;  // owns the bytes that every view here points into
     TokenizerKind kind = TokenizerKind::kBpe;
-    std::string_view pre;                  // name of the pre-tokenizer; "default" when the file names none
+    std::string_view pre;  // name of the pre-tokenizer; "default" when the file names none
     std::span<const std::string_view> tokens;
     std::span<const std::string_view> merges;  // BPE only
     std::vector<float> scores;                 // SentencePiece only
@@ -51,8 +52,8 @@ struct Vocabulary {
     int32_t bos = -1, eos = -1, unknown = -1;
     std::vector<int32_t> end_of_generation;  // ascending
     bool add_bos = false, add_eos = false;
-    bool add_space_prefix = false;                 // SentencePiece only
-    bool lowercase = true, strip_accents = true;   // WordPiece only
+    bool add_space_prefix = false;                // SentencePiece only
+    bool lowercase = true, strip_accents = true;  // WordPiece only
 
     int32_t size() const { return static_cast<int32_t>(tokens.size()); }
     int32_t find(std::string_view text) const { return map.find(text); }
@@ -60,9 +61,9 @@ struct Vocabulary {
     bool has(int32_t token, int flag) const { return (flags[static_cast<size_t>(token)] & flag) != 0; }
 };
 
-// Throws FileError that names the field: unknown kind or pre-tokenizer, missing tokens, scores or merges, lengths that
-// differ, ids out of range, scores that are NaN. Where the file is silent, llama.cpp's defaults hold, except that a
-// byte-level vocabulary without bos_token_id or eos_token_id has none (there: token 11).
+// Throws FileError that names the field: unknown kind or pre-tokenizer, missing tokens, scores or merges,
+// lengths that differ, ids out of range, scores that are NaN. Where the file is silent, llama.cpp's defaults
+// hold, except that a byte-level vocabulary without bos_token_id or eos_token_id has none (there: token 11).
 Vocabulary load_vocabulary(std::shared_ptr<const GGUFFile> file);
 
 // The token id under tokenizer.ggml.<field>, -1 when absent. Throws FileError when it is out of range.

@@ -1,5 +1,6 @@
-// What the text of a token says about it. Files often leave out which tokens end a generation, or mark control tokens
-// as normal ones; the lists are those of llama.cpp (llama-vocab.cpp, "auto-detect special tokens by text").
+// What the text of a token says about it. Files often leave out which tokens end a generation, or mark
+// control tokens as normal ones; the lists are those of llama.cpp (llama-vocab.cpp, "auto-detect special
+// tokens by text").
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -15,22 +16,43 @@ namespace {
 using Names = std::span<const std::string_view>;
 
 constexpr std::string_view kEndOfGeneration[] = {
-    "<|eot_id|>",   "<|im_end|>",  "<|end|>",          "<|return|>",     "<|call|>",
-    "<|flush|>",    "<|calls|>",   "<end_of_turn>",    "<|endoftext|>",  "</s>",
-    "<|eom_id|>",   "<EOT>",       "_<EOT>",           "[EOT]",          "[EOS]",
-    "<eos>",        "<turn|>",     "<|tool_response>", "[e~[",           "<|end_of_text|>",
-    "<end_of_utterance>", "<｜end▁of▁sentence｜>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "[e~[",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
 };
 
 // Parts of a fill-in-the-middle prompt. A model that writes padding, a repository or a file mark is done.
-constexpr std::string_view kFimPrefix[] = {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>",    "<｜fim▁begin｜>",
-                                           "<PRE>",          "▁<PRE>",       "<|code_prefix|>", "<|prefix|>"};
-constexpr std::string_view kFimSuffix[] = {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>",    "<｜fim▁hole｜>",
-                                           "<SUF>",          "▁<SUF>",       "<|code_suffix|>", "<|suffix|>"};
-constexpr std::string_view kFimMiddle[] = {"<|fim_middle|>", "<fim-middle>", "<fim_middle>",    "<｜fim▁end｜>",
-                                           "<MID>",          "▁<MID>",       "<|code_middle|>", "<|middle|>"};
+constexpr std::string_view kFimPrefix[] = {"<|fim_prefix|>",  "<fim-prefix>", "<fim_prefix>",
+                                           "<｜fim▁begin｜>", "<PRE>",        "▁<PRE>",
+                                           "<|code_prefix|>", "<|prefix|>"};
+constexpr std::string_view kFimSuffix[] = {"<|fim_suffix|>",  "<fim-suffix>", "<fim_suffix>",
+                                           "<｜fim▁hole｜>",  "<SUF>",        "▁<SUF>",
+                                           "<|code_suffix|>", "<|suffix|>"};
+constexpr std::string_view kFimMiddle[] = {"<|fim_middle|>",  "<fim-middle>", "<fim_middle>",
+                                           "<｜fim▁end｜>",   "<MID>",        "▁<MID>",
+                                           "<|code_middle|>", "<|middle|>"};
 constexpr std::string_view kFimPadding[] = {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"};
-constexpr std::string_view kFimRepository[] = {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"};
+constexpr std::string_view kFimRepository[] = {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
+                                               "<reponame>"};
 constexpr std::string_view kFimFile[] = {"<|file_sep|>"};
 
 struct FimPart {
@@ -64,7 +86,8 @@ class WellKnown {
         for (const std::string_view name : {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"}) {
             retype(name, kUserDefinedToken);
         }
-        if (vocabulary_.kind != TokenizerKind::kWordPiece && vocabulary_.eos >= 0) ends_.insert(vocabulary_.eos);
+        if (vocabulary_.kind != TokenizerKind::kWordPiece && vocabulary_.eos >= 0)
+            ends_.insert(vocabulary_.eos);
         for (const std::string_view field : {"eot_token_id", "eom_token_id"}) {
             if (const int32_t id = read_token_id(vocabulary_, field); id >= 0) ends_.insert(id);
         }
@@ -86,7 +109,8 @@ class WellKnown {
     void mark_control(int32_t id) { vocabulary_.flags[static_cast<size_t>(id)] |= kControlToken; }
 
     void retype(std::string_view name, TokenFlag flag) {
-        if (const int32_t id = vocabulary_.find(name); id >= 0) vocabulary_.flags[static_cast<size_t>(id)] = flag;
+        if (const int32_t id = vocabulary_.find(name); id >= 0)
+            vocabulary_.flags[static_cast<size_t>(id)] = flag;
     }
 
     bool ends(std::string_view name) const { return ends_.contains(vocabulary_.find(name)); }
@@ -109,18 +133,21 @@ class WellKnown {
         flags = static_cast<uint8_t>(on ? flags | flag : flags & ~flag);
     }
 
-    // GGUF has no field for added tokens that swallow white space around them: llama.cpp goes by the model's name.
+    // GGUF has no field for added tokens that swallow white space around them: llama.cpp goes by the model's
+    // name.
     void add_stripping() {
         const GGUFFile& file = *vocabulary_.file;
         const std::string_view architecture = file.get_string("general.architecture", "");
         std::string name(file.get_string("general.name", ""));
-        std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+        std::transform(name.begin(), name.end(), name.begin(),
+                       [](unsigned char c) { return std::tolower(c); });
         const auto contains = [](std::string_view text, std::string_view part) {
             return text.find(part) != std::string_view::npos;
         };
-        const bool jina = vocabulary_.kind == TokenizerKind::kBpe &&
-                          (contains(vocabulary_.pre, "jina-v2-de") || contains(vocabulary_.pre, "jina-v2-es") ||
-                           contains(vocabulary_.pre, "jina-v2-code"));
+        const bool jina =
+            vocabulary_.kind == TokenizerKind::kBpe &&
+            (contains(vocabulary_.pre, "jina-v2-de") || contains(vocabulary_.pre, "jina-v2-es") ||
+             contains(vocabulary_.pre, "jina-v2-code"));
         if (jina || contains(architecture, "nomic-bert-moe") || contains(architecture, "jina-bert-v3")) {
             strip("<mask>", kStripLeft, true);
         } else if (contains(name, "phi-3") || contains(name, "phi3")) {
@@ -128,7 +155,8 @@ class WellKnown {
                 if (flags & (kControlToken | kUserDefinedToken | kUnknownToken)) flags |= kStripRight;
             }
             strip("</s>", kStripRight, true);
-            for (const std::string_view text : {"<unk>", "<s>", "<|endoftext|>"}) strip(text, kStripRight, false);
+            for (const std::string_view text : {"<unk>", "<s>", "<|endoftext|>"})
+                strip(text, kStripRight, false);
         } else if (contains(name, "modern-bert")) {
             strip("[MASK]", kStripLeft, true);
         }
@@ -140,6 +168,8 @@ class WellKnown {
 
 }  // namespace
 
-void apply_well_known_tokens(Vocabulary& vocabulary) { WellKnown(vocabulary).apply(); }
+void apply_well_known_tokens(Vocabulary& vocabulary) {
+    WellKnown(vocabulary).apply();
+}
 
 }  // namespace ollamapy

@@ -1,6 +1,6 @@
-// WordPiece (BERT): text is normalized and cut into words, and a word into the longest tokens from left to right. Follows
-// the reference (BertNormalizer and BertPreTokenizer of Hugging Face's tokenizers). GGUF writes a token that begins a
-// word with U+2581 before it, and one that goes on without the "##".
+// WordPiece (BERT): text is normalized and cut into words, and a word into the longest tokens from left to
+// right. Follows the reference (BertNormalizer and BertPreTokenizer of Hugging Face's tokenizers). GGUF
+// writes a token that begins a word with U+2581 before it, and one that goes on without the "##".
 #include <string>
 
 #include "text/tokenizer.h"
@@ -17,7 +17,8 @@ constexpr size_t kLongestWord = 100;  // characters; a longer word is unknown
 bool is_ideograph(char32_t code) {
     return (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0x3400 && code <= 0x4DBF) ||
            (code >= 0x20000 && code <= 0x2A6DF) || (code >= 0x2A700 && code <= 0x2B73F) ||
-           (code >= 0x2B740 && code <= 0x2B81F) || (code >= 0x2B920 && code <= 0x2CEAF) ||  // sic: not from 0x2B820
+           (code >= 0x2B740 && code <= 0x2B81F) ||
+           (code >= 0x2B920 && code <= 0x2CEAF) ||  // sic: not from 0x2B820
            (code >= 0xF900 && code <= 0xFAFF) || (code >= 0x2F800 && code <= 0x2FA1F);
 }
 
@@ -38,9 +39,9 @@ class WordPiece final : public Tokenizer {
   private:
     // The word that is being read.
     struct Word {
-        std::string text;       // after the word mark
+        std::string text;  // after the word mark
         size_t characters = 0;
-        bool marked = false;    // contains U+2581, which GGUF's vocabulary cannot write
+        bool marked = false;  // contains U+2581, which GGUF's vocabulary cannot write
 
         void add(char32_t code) {
             if (characters == 0) text = kWordMark;
@@ -74,7 +75,8 @@ class WordPiece final : public Tokenizer {
     void add_normalized(char32_t code, Word& word, std::vector<int32_t>& out) const {
         if (!vocabulary().strip_accents) {
             add(code, word, out);
-            if (code == 0x130 && vocabulary().lowercase) word.add(0x307);  // the one letter whose lower case has two characters
+            if (code == 0x130 && vocabulary().lowercase)
+                word.add(0x307);  // the one letter whose lower case has two characters
             return;
         }
         for (const char32_t base : unicode::base_characters(code)) {
