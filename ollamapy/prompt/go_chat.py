@@ -72,7 +72,7 @@ class GoTemplate:
 
     def render_insert(self, prompt: str, suffix: str) -> str:
         """The prompt for what goes between two texts."""
-        data = {"Prompt": prompt, "Suffix": suffix, "Response": "", "System": ""}
+        data = {"Prompt": prompt, "Suffix": suffix, "Response": ""}
         return execute(self._tree, data)
 
     def _render_exchanges(self, turns: list[dict[str, Any]], thinking: dict[str, Any]) -> str:
