@@ -147,7 +147,7 @@ void bind_gguf(py::module_& module) {
         }
     });
 
-    py::class_<TensorInfo>(module, "TensorInfo")
+    py::class_<TensorInfo>(module, "TensorInfo", py::is_final())
         .def_property_readonly("name", [](const TensorInfo& info) { return text(info.name); })
         .def_property_readonly("type", [](const TensorInfo& info) { return dtype_name(info.type_id); })
         .def_readonly("type_id", &TensorInfo::type_id)
@@ -166,7 +166,7 @@ void bind_gguf(py::module_& module) {
             return text("<TensorInfo " + info.name + " " + dtype_name(info.type_id) + " [" + shape + "]>");
         });
 
-    py::class_<GGUFFile, std::shared_ptr<GGUFFile>>(module, "GGUFFile")
+    py::class_<GGUFFile, std::shared_ptr<GGUFFile>>(module, "GGUFFile", py::is_final())
         .def(py::init(&open_file), py::arg("path"))
         .def_property_readonly("path",
                                [](const GGUFFile& file) {

@@ -69,7 +69,7 @@ py::tuple sample(const Logits& logits, const std::vector<int64_t>& history, cons
 
 void bind_sampler(py::module_& module) {
     const SamplingParams defaults;
-    py::class_<SamplingParams>(module, "SamplingParams")
+    py::class_<SamplingParams>(module, "SamplingParams", py::is_final())
         .def(py::init(&make_params), py::kw_only(), py::arg("temperature") = defaults.temperature,
              py::arg("top_k") = defaults.top_k, py::arg("top_p") = defaults.top_p,
              py::arg("min_p") = defaults.min_p, py::arg("typical_p") = defaults.typical_p,

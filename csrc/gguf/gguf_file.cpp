@@ -237,7 +237,7 @@ void GGUFFile::read_metadata(HeaderReader& header, uint64_t count) {
     metadata_.reserve(count);
     metadata_index_.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
-        header.enter("metadata entry", i);
+        header.enter("metadata", i);
         const uint64_t offset = header.position();
         const std::string_view key = header.string("key");
         if (key.empty()) header.fail("key", offset, "it is empty");

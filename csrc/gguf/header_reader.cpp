@@ -61,7 +61,7 @@ void HeaderReader::enter(const char* kind, uint64_t index) {
 
 std::string HeaderReader::subject() const {
     if (!kind_) return "header";
-    if (name_.empty()) return std::string(kind_) + " " + std::to_string(index_);
+    if (name_.empty()) return std::string(kind_) + " #" + std::to_string(index_);
     return std::string(kind_) + " '" + printable(name_) + "'";
 }
 

@@ -36,7 +36,7 @@ class HeaderReader {
     uint64_t position() const { return end_offset_ - static_cast<uint64_t>(end_ - cursor_); }
     uint64_t remaining() const { return limit_ - position(); }
 
-    // What the fields that follow belong to, for messages: "metadata entry 3" until its name is known.
+    // What the fields that follow belong to, for messages: "metadata #3" until its name is known.
     void enter(const char* kind, uint64_t index);
     void name(std::string_view text) { name_ = text; }
     void leave() { kind_ = nullptr; }

@@ -34,7 +34,7 @@ class Resident:
     """A model in memory, or on its way there."""
 
     key: str
-    name: str
+    name: str  # of its latest user
     loading: asyncio.Task[LoadedModel]
     keep_alive: float  # seconds after the last use; inf: for ever
     users: int = 0
@@ -78,12 +78,13 @@ class Residency:
     ) -> AsyncIterator[LoadedModel]:
         """A model, loaded if need be, that stays while the context is open.
 
-        key tells models apart (a digest); name is for messages. keep_alive None leaves what the model has.
+        key tells models apart (a digest); name is for people. keep_alive None leaves what the model has.
         Raises what Engine.load() raises, DoesNotFitError, and EngineError when loading takes too long.
         """
         resident = self._models.get(key)
         if resident is None:
             resident = self._start(key, name, path)
+        resident.name = name
         if keep_alive is not None:
             resident.keep_alive = keep_alive
         resident.users += 1

@@ -15,10 +15,13 @@ from aiohttp import web
 
 from ollamapy import __version__
 from ollamapy.server.middleware import access, answer_errors, grants
-from ollamapy.server.native_embed import embed
+from ollamapy.server.native_blobs import add_blob, has_blob
+from ollamapy.server.native_create import create
+from ollamapy.server.native_embed import embed, embeddings
 from ollamapy.server.native_generate import chat, generate
-from ollamapy.server.native_models import tags
+from ollamapy.server.native_models import copy, delete, ps, tags
 from ollamapy.server.native_pull import pull
+from ollamapy.server.native_show import show
 from ollamapy.server.service import Service
 from ollamapy.server.settings import Settings
 from ollamapy.server.streaming import json_response
@@ -51,6 +54,14 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
     ("POST", "/api/generate", generate),
     ("POST", "/api/chat", chat),
     ("POST", "/api/embed", embed),
+    ("POST", "/api/embeddings", embeddings),
+    ("POST", "/api/show", show),
+    ("GET", "/api/ps", ps),
+    ("POST", "/api/copy", copy),
+    ("DELETE", "/api/delete", delete),
+    ("POST", "/api/create", create),
+    ("HEAD", "/api/blobs/{digest}", has_blob),
+    ("POST", "/api/blobs/{digest}", add_blob),
     ("POST", "/api/pull", pull),
 ]
 
@@ -118,7 +129,7 @@ async def _port_taken(settings: Settings) -> str:
 
 async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
     """Run the server until SIGTERM or SIGINT. Raises PortTakenError, OSError."""
-    from ollamapy.engine import Engine
+    from ollamapy.engine.engine import Engine
 
     store = Store(settings.models)
     service = Service(settings, store, Engine(settings.threads))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import time
 from typing import Any
 
@@ -19,14 +18,12 @@ def timestamp(nanoseconds: int | None = None) -> str:
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
-def far_timestamp(seconds: float) -> str:
-    """A moment that may lie beyond every calendar: what stays for ever ends in the year 2318, as clients
-    expect."""
-    return (
-        timestamp(int(min(seconds, 1.1e10) * 1e9))
-        if not math.isinf(seconds)
-        else timestamp(11_000_000_000 * 10**9)
-    )
+_FOREVER = 9_223_372_036  # seconds: the end of Go's clock in nanoseconds, which clients take for "for ever"
+
+
+def expiry(seconds: float) -> str:
+    """A moment, seconds since 1970, as RFC 3339; one that never comes lies in the year 2262."""
+    return timestamp(int(min(seconds, _FOREVER) * 1e9))
 
 
 def logprob_entry(entry: TokenLogprob, with_top: bool) -> dict[str, Any]:

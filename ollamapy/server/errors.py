@@ -23,8 +23,8 @@ class NotFoundError(RequestError):
     status = 404
 
 
-class ForbiddenError(RequestError):
-    status = 403
+class RequiredError(RequestError):
+    """A field that has to be there."""
 
 
 class OverloadedError(RequestError):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ollamapy.prompt.chatml import render_chatml
+from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
+from ollamapy.prompt.go_chat import GoTemplate
 from ollamapy.prompt.jinja import JinjaTemplate
 from ollamapy.server.errors import NotFoundError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
+
+Think = bool | str | None
 
 
 @dataclass(frozen=True)
@@ -27,46 +32,75 @@ class ServedModel:
     @property
     def key(self) -> str:
         """What tells resident models apart: the weights."""
-        return self.stored.model_path.name
+        return self.stored.weights
 
     @property
     def path(self) -> str:
         return str(self.stored.model_path)
 
     @cached_property
-    def jinja(self) -> JinjaTemplate | None:
+    def template(self) -> JinjaTemplate | GoTemplate | None:
+        """How its prompts are written: a TEMPLATE of the store, or its file's Jinja where that can do more.
+
+        A Jinja that knows more of tools and thinking wins, except over a TEMPLATE in which tool calls and
+        their results have places.
+        """
         source = self.facts.chat_template
-        return None if source is None else JinjaTemplate(source, self.facts.bos, self.facts.eos)
+        own = None if self.stored.template is None else GoTemplate(self.stored.template)
+        named = self.stored.config.renderer or self.stored.config.parser  # they expect their own TEMPLATE
+        if source is None or named:
+            return own
+        if own is None:
+            return JinjaTemplate(source, self.facts.bos, self.facts.eos)
+        if own.has_tool_round_trip:
+            return own
+        with contextlib.suppress(TemplateSyntaxError):  # a Jinja that nobody asked for may be broken
+            jinja = JinjaTemplate(source, self.facts.bos, self.facts.eos)
+            if len(jinja.capabilities) > len(own.capabilities - {"insert"}):
+                return jinja
+        return own
 
     @cached_property
     def capabilities(self) -> list[str]:
-        """Of completion, embedding, tools, thinking."""
-        found = ["embedding" if self.facts.pooled else "completion"]
-        if not self.facts.pooled and self.jinja is not None:
-            found += [name for name in ("tools", "thinking") if name in self.jinja.capabilities]
-        return found
+        """Of completion, embedding, tools, insert, thinking, in this order."""
+        if self.facts.pooled:
+            return ["embedding"]
+        found = set() if self.template is None else self.template.capabilities
+        return ["completion", *(name for name in ("tools", "insert", "thinking") if name in found)]
 
     def can(self, capability: str) -> bool:
         return capability in self.capabilities
 
-    def render_chat(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], think: bool | str | None
-    ) -> str:
+    def render_chat(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], think: Think) -> str:
         """The prompt of a conversation, ChatML for a model without a template. Raises template errors."""
-        if self.jinja is None:
+        if self.template is None:
             return render_chatml(messages)
-        text = self.jinja.render(messages, tools, think)
+        text = self.template.render(messages, tools, think)
         bos = self.facts.bos
-        return text[len(bos) :] if bos and self.facts.add_bos and text.startswith(bos) else text
+        if isinstance(self.template, JinjaTemplate) and bos and self.facts.add_bos:
+            text = text.removeprefix(bos)
+        return text
 
-    def render_generate(self, prompt: str, system: str, think: bool | str | None) -> str:
-        """The prompt of a single question; the bare one for a model without a template."""
-        if self.jinja is None:
-            return prompt
-        messages = [{"role": "user", "content": prompt}]
+    def render_generate(self, prompt: str, system: str, suffix: str, template: str, think: Think) -> str:
+        """The prompt of a single question; the bare one for a model without a template.
+
+        template, if not empty, stands in for the model's own. Raises template errors.
+        """
+        if suffix:
+            own = GoTemplate(template) if template else self.template
+            assert isinstance(own, GoTemplate), "only a TEMPLATE has the capability insert"
+            return own.render_insert(prompt, suffix)
+        history = [dict(message) for message in self.stored.messages]
+        messages = [*history, {"role": "user", "content": prompt}]
         if system:
             messages.insert(0, {"role": "system", "content": system})
-        return self.render_chat(messages, [], think)
+        if template:
+            try:
+                own = GoTemplate(template)
+            except TemplateSyntaxError as error:
+                raise TemplateRenderError(str(error)) from None
+            return own.render(messages, None, think)
+        return prompt if self.template is None else self.render_chat(messages, [], think)
 
 
 def served(store: Store, asked: str, name: ModelName) -> ServedModel:

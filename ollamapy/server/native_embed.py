@@ -1,4 +1,4 @@
-"""POST /api/embed: one vector of length 1 per text."""
+"""POST /api/embed and /api/embeddings: one vector of length 1 per text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from ollamapy.server.decode import read_request
 from ollamapy.server.duration import keep_alive
-from ollamapy.server.errors import NotFoundError
+from ollamapy.server.errors import NotFoundError, RequiredError, ServerError
 from ollamapy.server.models import find_model
 from ollamapy.server.options import merge_options
-from ollamapy.server.requests import EmbedRequest
+from ollamapy.server.requests import EmbeddingsRequest, EmbedRequest
 from ollamapy.server.service import Service, Timing, tokenize
 from ollamapy.server.streaming import json_response
-from ollamapy.store.names import ModelName
 from ollamapy.types import ContextLengthError, RequestError
 
 if TYPE_CHECKING:
@@ -59,30 +58,50 @@ async def embed(request: web.Request, service: Service) -> web.Response:
     timing = Timing()
     asked = await read_request(request, EmbedRequest)
     texts = texts_of(asked.input)
-    try:
-        model = await find_model(service.store, asked.model)
-    except NotFoundError:
-        if not asked.model:
-            raise
-        name = ModelName.parse(asked.model)
-        raise NotFoundError(f'model "{name.short}" not found, try pulling it first') from None
-    options = merge_options(model.stored.parameters, asked.options)
-    count = 0
-    vectors: Any = []
-    async with service.resident(model, keep_alive(asked.keep_alive), options, timing) as loaded:
-        if texts:
-            if not loaded.can_embed:
-                raise RequestError(f'"{asked.model}" does not support embeddings')
-            limit = service.window(loaded, options)
-            inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
-            count = sum(map(len, inputs))
-            vectors = shortened(await loaded.embed(inputs), asked.dimensions)
+    vectors, count = await _vectors(service, asked, texts, timing)
     return json_response(
         {
             "model": asked.model,
-            "embeddings": vectors,
+            "embeddings": [] if vectors is None else shortened(vectors, asked.dimensions),
             "total_duration": timing.total,
             "load_duration": timing.load,
             "prompt_eval_count": count,
         }
     )
+
+
+async def embeddings(request: web.Request, service: Service) -> web.Response:
+    """The older endpoint: one prompt, one vector."""
+    asked = await read_request(request, EmbeddingsRequest)
+    if not asked.model:
+        raise RequiredError("model is required")
+    wanted = EmbedRequest(
+        model=asked.model, keep_alive=asked.keep_alive, options=asked.options, truncate=False
+    )
+    try:
+        texts = [asked.prompt] if asked.prompt else []
+        vectors, _ = await _vectors(service, wanted, texts, Timing())
+    except ContextLengthError as error:
+        raise ServerError(str(error)) from None
+    return json_response({"embedding": [] if vectors is None else vectors[0]})
+
+
+async def _vectors(
+    service: Service, asked: EmbedRequest, texts: list[str], timing: Timing
+) -> tuple[NDArray[np.float32] | None, int]:
+    """One row per text, None without texts, and how many tokens the texts were."""
+    try:
+        model = await find_model(service.store, asked.model)
+    except NotFoundError:
+        if not asked.model:
+            raise
+        raise NotFoundError(f'model "{asked.model}" not found, try pulling it first') from None
+    options = merge_options(model.stored.parameters, asked.options)
+    async with service.resident(model, keep_alive(asked.keep_alive), options, timing) as loaded:
+        if not texts:
+            return None, 0
+        if not loaded.can_embed:
+            raise RequestError(f'"{asked.model}" does not support embeddings')
+        limit = service.window(loaded, options)
+        inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
+        return await loaded.embed(inputs), sum(map(len, inputs))

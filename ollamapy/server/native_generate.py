@@ -21,6 +21,7 @@ from ollamapy.server.checks import (
 from ollamapy.server.decode import read_request
 from ollamapy.server.duration import keep_alive
 from ollamapy.server.encode import logprob_entry, timestamp, usage_fields
+from ollamapy.server.errors import RequiredError
 from ollamapy.server.models import ServedModel, find_model
 from ollamapy.server.options import Options, merge_options
 from ollamapy.server.requests import ChatRequest, GenerateRequest, Message
@@ -32,10 +33,6 @@ Body = Callable[[str], dict[str, Any]]
 """what carries a piece of text in an event"""
 Final = Callable[[str], Awaitable[dict[str, Any]]]
 """fields of the last event, made of the whole answer"""
-
-
-class RequiredError(RequestError):
-    """A field that has to be there."""
 
 
 @dataclass
@@ -149,7 +146,11 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
         return await load_or_unload(service, work)
 
     system = asked.system or model.stored.system
-    text = asked.prompt if asked.raw else model.render_generate(asked.prompt, system, think)
+    text = (
+        asked.prompt
+        if asked.raw
+        else model.render_generate(asked.prompt, system, asked.suffix, asked.template, think)
+    )
 
     async def events() -> AsyncGenerator[Event, None]:
         async with service.resident(model, work.keep_alive, work.options, timing) as loaded:

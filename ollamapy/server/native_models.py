@@ -1,4 +1,4 @@
-"""GET /api/tags: the models of the store."""
+"""The models of the store and of the memory: /api/tags, /api/ps, /api/copy, /api/delete."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from typing import Any
 
 from aiohttp import web
 
-from ollamapy.server.encode import timestamp
+from ollamapy.server.decode import read_request
+from ollamapy.server.encode import expiry, timestamp
+from ollamapy.server.errors import NotFoundError, RequiredError
 from ollamapy.server.models import ServedModel, served
+from ollamapy.server.requests import CopyRequest, NamedRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import json_response
+from ollamapy.store.errors import InvalidNameError, ModelNotFoundError
+from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
+from ollamapy.types import RequestError
 
 
 def details(stored: StoredModel) -> dict[str, Any]:
     """What the configuration says about a model."""
     config = stored.config
+    parents = [layer.from_name for layer in stored.manifest.layers if layer.kind == "model"]
     return {
-        "parent_model": config.parent_model,
+        "parent_model": parents[0] if parents else "",
         "format": config.model_format,
         "family": config.model_family,
         "families": config.model_families,
@@ -60,3 +67,57 @@ def list_models(store: Store) -> list[dict[str, Any]]:
 
 async def tags(request: web.Request, service: Service) -> web.Response:
     return json_response({"models": await asyncio.to_thread(list_models, service.store)})
+
+
+def _running(service: Service) -> list[dict[str, Any]]:
+    """Every model that is resident; blocks."""
+    entries = []
+    for resident in service.residency.residents():
+        try:
+            stored = service.store.get(ModelName.parse(resident.name))
+            shown = details(stored)
+        except ValueError:  # deleted while it runs
+            continue
+        entry: dict[str, Any] = {"name": resident.name, "model": resident.name, "digest": stored.digest}
+        entry["details"] = shown
+        size = resident.model.nbytes
+        entry |= {"size": size, "size_vram": 0, "expires_at": expiry(resident.expires)}
+        entry["context_length"] = resident.num_ctx
+        entries.append(entry)
+    return entries
+
+
+async def ps(request: web.Request, service: Service) -> web.Response:
+    return json_response({"models": _running(service)})
+
+
+def _named(text: str, role: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except InvalidNameError:
+        raise RequestError(f'{role} "{text}" is invalid') from None
+
+
+async def copy(request: web.Request, service: Service) -> web.Response:
+    asked = await read_request(request, CopyRequest)
+    source, destination = _named(asked.source, "source"), _named(asked.destination, "destination")
+    try:
+        await asyncio.shield(asyncio.to_thread(service.store.copy, source, destination))
+    except ModelNotFoundError:
+        raise NotFoundError(f'model "{asked.source}" not found') from None
+    return web.Response()
+
+
+async def delete(request: web.Request, service: Service) -> web.Response:
+    asked = await read_request(request, NamedRequest)
+    if not asked.model_name:
+        raise RequiredError("model is required")
+    name = ModelName.parse(asked.model_name)
+    try:
+        stored = await asyncio.to_thread(service.store.get, name)
+        await asyncio.shield(asyncio.to_thread(service.store.delete, name))
+    except ModelNotFoundError:
+        raise NotFoundError(f"model '{asked.model_name}' not found") from None
+    if not any(other.weights == stored.weights for other in await asyncio.to_thread(service.store.list)):
+        await service.residency.release(stored.weights)
+    return web.Response()

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from ollamapy.server.decode import read_request
-from ollamapy.server.native_generate import RequiredError
+from ollamapy.server.errors import RequiredError
 from ollamapy.server.requests import PullRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
@@ -63,10 +63,10 @@ def _import(store: Store, name: ModelName, pack: Pack, scratch: Path, progress: 
 
     with store.blobs.writing():
         digest = import_pack(store, pack, scratch, written)
-        config, layers = model_layers(store, digest)
+        imported = model_layers(store, digest)
         if pack.license:
-            layers.append(store.add_text("license", pack.license))
-        store.write(name, config, layers)
+            imported.layers.append(store.add_text("license", pack.license))
+        store.write(name, imported.config, imported.layers)
 
 
 async def pull_pack(store: Store, name: ModelName) -> AsyncGenerator[Event, None]:

@@ -87,6 +87,41 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
 
 
+class EmbeddingsRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    prompt: str = ""
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class ShowRequest(NamedRequest, kw_only=True):
+    system: str = ""
+    verbose: bool = False
+
+
+class CopyRequest(msgspec.Struct, kw_only=True):
+    source: str = ""
+    destination: str = ""
+
+
+class CreateRequest(NamedRequest, kw_only=True):
+    stream: bool = True
+    quantize: str = ""
+    from_name: str = msgspec.field(default="", name="from")
+    remote_host: str = ""
+    files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    template: str = ""
+    license: Any = None
+    system: str = ""
+    parameters: dict[str, Any] = {}
+    messages: list[Message] = []
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    info: dict[str, Any] = {}
+
+
 class PullRequest(NamedRequest, kw_only=True):
     insecure: bool = False
     stream: bool = True

@@ -64,7 +64,6 @@ class ModelConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
     capabilities: list[str] | None = None
     context_length: int = 0
     embedding_length: int = 0
-    parent_model: str = ""
     architecture: str = "amd64"
     os: str = "linux"
     rootfs: RootFS = msgspec.field(default_factory=RootFS)

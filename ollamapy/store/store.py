@@ -89,6 +89,11 @@ class StoredModel:
             raise StoreError(f"model {self.name.short} has no weights")
         return path
 
+    @property
+    def weights(self) -> str:
+        """The digest of the weights, "" for a model without."""
+        return next((layer.digest for layer in self.manifest.layers if layer.kind == "model"), "")
+
     @cached_property
     def template(self) -> str | None:
         path = self._first("template") or self._first("prompt")  # older stores call it prompt

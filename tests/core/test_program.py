@@ -140,8 +140,8 @@ def test_logits_match_numpy(model: tuple[str, dict[str, Any], str]) -> None:
     tokens = prompt(75)
     got = rig.logits([(rig.sequence(tokens), 0, 75, 64)])
     want = reference(values, tokens)[-64:]
-    # F32: only K and V are rounded (f16); Q8_0: activations too (8 bits), through three layers.
-    assert np.abs(got - want).max() < (0.02 if kind == "F32" else 0.6)
+    # Q8_0: activations in 8 bits, through three layers.
+    assert np.abs(got - want).max() < (0.005 if kind == "F32" else 1.5)
     assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > (0.999999 if kind == "F32" else 0.999)
 
 

@@ -76,8 +76,8 @@ def add_gguf(store: Store, path: Path, name: str) -> None:
         except OSError:
             target.write_bytes(path.read_bytes())
     with store.blobs.writing():
-        config, layers = model_layers(store, digest)
-        store.write(ModelName.parse(name), config, layers)
+        imported = model_layers(store, digest)
+        store.write(ModelName.parse(name), imported.config, imported.layers)
 
 
 def tiny_gguf(path: Path, name: str = "tiny", pooled: bool = False, template: str | None = None) -> Path:

@@ -142,7 +142,7 @@ GENERATE: dict[str, Any] = {"model": "echo", "prompt": "hi", "stream": False}
             "registry.ollama.ai/library/echo:latest does not support tools",
         ),
         ("/api/chat", {**CHAT, "model": "vectors"}, 400, '"vectors" does not support chat'),
-        ("/api/embed", {"model": "nope", "input": "x"}, 404, 'model "nope:latest" not found, try pulling'),
+        ("/api/embed", {"model": "nope", "input": "x"}, 404, 'model "nope" not found, try pulling'),
         ("/api/embed", {"input": "x"}, 404, "model '' not found"),
         ("/api/embed", {"model": "vectors", "input": {"a": 1}}, 400, "invalid input type"),
         ("/api/embed", {"model": "vectors", "input": [1]}, 400, "invalid input type"),
