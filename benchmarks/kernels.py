@@ -48,7 +48,9 @@ def read_bandwidth(threads: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--isas", default=",".join(isa for isa in _core._matmul_isas() if "-" not in isa))
     parser.add_argument("--rows", default="1,4,8,16,64,512", help="activation rows (M)")

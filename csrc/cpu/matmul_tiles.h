@@ -36,6 +36,7 @@ struct TileCall {
     int64_t steps;         // blocks of 32 columns, or columns of a float type
     const uint8_t* panel;  // quantized rows: the panel
     int64_t row;           // first row within the panel
+    int64_t rows;          // activation rows, 1 to Kernel::kMost
     const float* x;        // float rows: the first row
     int64_t x_stride;
     float* y;  // output of the first row and the tile's first output
@@ -51,19 +52,12 @@ constexpr int64_t kRowBlockBytes = 384 << 10;
 // How far ahead of the kernel weights are fetched when every tile is read once.
 constexpr int64_t kPrefetchAhead = 4096;
 
-// Kernel<C>::run(const TileCall&) for C rows; most rows of a call: kMost, a divisor of kPanelRows.
-template <template <int> class Kernel, int kMost>
-void run_rows(int64_t rows, const TileCall& call) {
-    if constexpr (kMost > 1) {
-        if (rows < kMost) return run_rows<Kernel, kMost - 1>(rows, call);
-    }
-    Kernel<kMost>::run(call);
-}
-
-// The loops around the kernels. A tile meets all panels of a block of rows while it is in the nearest cache.
-template <template <int> class Kernel, int kMost>
+// The loops around Kernel::run(const TileCall&). A tile meets all panels of a block of rows while it is in
+// the nearest cache.
+template <class Kernel>
 void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                int64_t row_end) {
+    constexpr int64_t kMost = Kernel::kMost;
     static_assert(kPanelRows % kMost == 0);
     const PackedView& w = task.w;
     const bool quantized = takes_quantized(w.type);
@@ -99,15 +93,15 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
                 const int64_t left =
                     block_end - row < kPanelRows - in_panel ? block_end - row : kPanelRows - in_panel;
                 const int64_t parts = (left + kMost - 1) / kMost;
-                const int64_t rows = (left + parts - 1) / parts;
+                call.rows = (left + parts - 1) / parts;
                 call.panel = quantized ? task.xq.data + row / kPanelRows * panel_bytes : nullptr;
                 call.row = in_panel;
                 call.x = quantized ? nullptr : task.xf + row * task.xf_stride;
                 call.y = task.y + row * task.y_stride + output;
                 call.residual = task.residual ? task.residual + row * task.residual_stride + output : nullptr;
-                run_rows<Kernel, kMost>(rows, call);
+                Kernel::run(call);
                 call.prefetch += call.prefetch_step * steps;
-                row += rows;
+                row += call.rows;
             }
         }
     }

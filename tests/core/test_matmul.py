@@ -20,7 +20,13 @@ QUANTIZED = BLOCK_TYPES + K_TYPES
 ALL_TYPES = FLOAT_TYPES + QUANTIZED
 
 # Byte offsets of the f16 scale and of the f16 minimum in a block of the file.
-D_AT = dict.fromkeys(BLOCK_TYPES, 0) | {Type.Q2_K: 80, Type.Q3_K: 108, Type.Q4_K: 0, Type.Q5_K: 0, Type.Q6_K: 208}
+D_AT = dict.fromkeys(BLOCK_TYPES, 0) | {
+    Type.Q2_K: 80,
+    Type.Q3_K: 108,
+    Type.Q4_K: 0,
+    Type.Q5_K: 0,
+    Type.Q6_K: 208,
+}
 M_AT = {Type.Q4_1: 2, Type.Q5_1: 2, Type.Q2_K: 82, Type.Q4_K: 2, Type.Q5_K: 2}
 
 each_isa = pytest.mark.parametrize("isa", ISAS)
@@ -89,7 +95,9 @@ def fma(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) 
     return odd.view(np.float64).astype(np.float32)
 
 
-def quantize_rows(x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+def quantize_rows(
+    x: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
     """(q [m, blocks, 32], scale [m, blocks], scale * sum [m, blocks])."""
     blocks = x.reshape(len(x), -1, 32)
     top = np.abs(blocks).max(axis=-1)
@@ -282,7 +290,9 @@ def test_one_row_one_result(isa: str, kind: Type) -> None:
 def test_extreme_weights_and_activations(isa: str, kind: Type, fill: int) -> None:
     """All quants and scales at an end of their range against activations of +-127: nothing saturates or wraps."""
     cols = 256
-    weights = np.full((16, gguf.GGML_QUANT_SIZES[kind][1] * cols // gguf.GGML_QUANT_SIZES[kind][0]), fill, np.uint8)
+    weights = np.full(
+        (16, gguf.GGML_QUANT_SIZES[kind][1] * cols // gguf.GGML_QUANT_SIZES[kind][0]), fill, np.uint8
+    )
     blocks = weights.reshape(16, -1, gguf.GGML_QUANT_SIZES[kind][1])
     put_f16(blocks, D_AT[kind], 1)
     if kind in M_AT:
