@@ -122,14 +122,15 @@ class _Conversation:
         messages = list(session.messages)
         if session.system is not None:
             messages.insert(0, {"role": "system", "content": session.system})
-        task = asyncio.ensure_future(
-            answer(self._client, session, "/api/chat", session.body(messages=messages))
-        )
+        texts: list[str] = []
+        body = session.body(messages=messages)
+        task = asyncio.ensure_future(answer(self._client, session, "/api/chat", body, texts))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, task.cancel)
         try:
             with contextlib.suppress(asyncio.CancelledError):
-                session.messages.append({"role": "assistant", "content": await task})
+                await task
+            session.messages.append({"role": "assistant", "content": "".join(texts)})
         except BaseException:
             session.messages.pop()  # it was not answered
             raise

@@ -71,22 +71,23 @@ def rates(last: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-async def answer(client: Client, session: Session, path: str, body: dict[str, Any]) -> str:
-    """Ask and print the answer as it comes; returns its text."""
+async def answer(
+    client: Client, session: Session, path: str, body: dict[str, Any], texts: list[str] | None = None
+) -> None:
+    """Ask and print the answer as it comes; texts gets its pieces, also when it breaks off."""
     writer = Writer(session.wrap)
-    texts: list[str] = []
     last: dict[str, Any] = {}
     try:
         async for event in client.stream(path, body):
             text = event["message"]["content"] if "message" in event else event.get("response", "")
-            texts.append(text)
+            if texts is not None:
+                texts.append(text)
             writer.write(text)
             last = event
     finally:
         writer.write("\n")
     if session.verbose:
         click.echo(f"\n{rates(last)}", err=True)
-    return "".join(texts)
 
 
 async def embed(client: Client, session: Session, text: str, dimensions: int, truncate: bool) -> None:
