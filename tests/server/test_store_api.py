@@ -19,8 +19,8 @@ from tests.server.test_native import lines, post, wait_until
 from tests.store.test_packs import make_wheel
 
 JINJA = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"
-    " + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+    "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
@@ -54,7 +54,8 @@ def test_blobs(scripted: RunningServer) -> None:
 def test_an_upload_that_breaks_off_leaves_nothing(scripted: RunningServer) -> None:
     before = sorted(scripted.store.blobs.folder.iterdir())
     with socket.create_connection(("127.0.0.1", scripted.port)) as connection:
-        head = f"POST /api/blobs/{digest_of(b'z' * 100)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+        head = f"POST /api/blobs/{digest_of(b'z' * 100)} HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Length: 100\r\n\r\n"
         connection.sendall(head.encode() + b"z" * 50)
         wait_until(lambda: len(list(scripted.store.blobs.folder.iterdir())) > len(before))
     wait_until(lambda: sorted(scripted.store.blobs.folder.iterdir()) == before)
@@ -72,8 +73,8 @@ def test_create_from_a_blob(scripted: RunningServer, tmp_path: Path) -> None:
     assert statuses[-2:] == ["writing manifest", "success"]
     shown = ollama.Client(scripted.url).show("made")
     assert (
-        shown.template
-        == "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+        shown.template == "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
+        "<|im_start|>assistant\n"
     )
     assert shown.parameters is not None
     assert shown.parameters.splitlines()[0].split() == ["stop", '"<|im_start|>"']
