@@ -1,10 +1,10 @@
 // Attention over pages, written once against simd.h.
 //
 // A query is one row and one head; the queries of a call share a kv head. A segment is 256 positions. For a
-// query and a segment: scores (a chain of fma over the head dimensions, ascending), their maximum m, p =
-// exp(score - m), l = sum of p in a fixed tree, and per value dimension a chain of fma over the visible
-// positions, ascending. Segments are merged in ascending order. None of that depends on which queries run
-// together, so tiles may have any shape.
+// query and a segment: dot products (a chain of fma over the head dimensions, ascending), the maximum m of
+// the scores, p = exp(score - m) with one rounding for scale * dot - m, l = sum of p in a fixed tree, and per
+// value dimension a chain of fma over the visible positions, ascending. Segments are merged in ascending
+// order. None of that depends on which queries run together, so tiles may have any shape.
 //
 // A query's scores at positions that it cannot see may be computed (from whatever the page holds) but are
 // never read; its chain over values runs over its own positions only.
@@ -18,15 +18,18 @@
 namespace ollamapy::cpu {
 namespace {
 
-// Register tiles: queries by vectors of positions or value dimensions. Two to four chains hide the latency of
-// fma.
+// Register tiles: queries by vectors of positions or value dimensions.
 #if defined(OLLAMAPY_SIMD_AVX512)
 constexpr int kTileQueries = 8;
 constexpr int kTileVectors = 24;  // accumulators, of 32 registers
+constexpr int kScoreVectors = 2;  // vectors of positions in a tile of kTileQueries
 #else
 constexpr int kTileQueries = 6;
 constexpr int kTileVectors = 6;  // accumulators, of 8 pairs of registers
+constexpr int kScoreVectors = 1;
 #endif
+constexpr int64_t kScoreBlock = kScoreVectors * kLanes;
+constexpr int64_t kSegmentPages = kSegmentTokens / kPageTokens;
 
 OLLAMAPY_LANES int64_t lesser(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -42,77 +45,106 @@ OLLAMAPY_LANES Vec load_any(const uint16_t* p) {
     return load_f16(p);
 }
 
+// Pages lie anywhere in the pool: while one is read from memory, the next one has to be asked for.
+OLLAMAPY_LANES void prefetch(const float*) {}  // a converted page, in the cache
+OLLAMAPY_LANES void prefetch(const uint16_t* p) {
+    __builtin_prefetch(p);
+}
+
+struct Span {
+    int64_t begin, end;
+    bool empty() const { return begin >= end; }
+    int64_t size() const { return end - begin; }
+};
+OLLAMAPY_LANES Span overlap(Span a, Span b) {
+    return {greater(a.begin, b.begin), lesser(a.end, b.end)};
+}
+
 // The rows of one call and what they see of one segment.
 struct Rows {
     const AttentionTask& task;
     int64_t first;  // row in the task
     int64_t count;  // 1 to kAttentionRows
     int64_t kv_head;
-    int64_t group;                  // query heads per kv head
-    int64_t begin[kAttentionRows];  // positions each row sees in the segment; begin == end: none
-    int64_t end[kAttentionRows];
+    int64_t group;                 // query heads per kv head
+    int64_t origin;                // first position of the segment
+    Span visible[kAttentionRows];  // positions each row sees in the segment
+    bool page_seen[kSegmentPages];
 
     int64_t queries() const { return count * group; }
-    const float* query(int64_t i) const {
-        return task.q + (first + i / group) * task.q_stride +
-               (kv_head * group + i % group) * task.kv.head_dim;
+    float* out(int64_t row, int64_t head) const {
+        return task.out + (first + row) * task.out_stride + (kv_head * group + head) * task.kv.v_dim;
     }
-    float* out(int64_t i) const {
-        return task.out + (first + i / group) * task.out_stride +
-               (kv_head * group + i % group) * task.kv.v_dim;
+    // Pages of the segment, counted from its first.
+    const uint16_t* page(int64_t index) const {
+        return task.kv.pool + task.pages[origin / kPageTokens + index] * task.kv.page_stride;
     }
-    const uint16_t* k_page(int64_t page) const {
-        const KvLayer& kv = task.kv;
-        return kv.pool + task.pages[page] * kv.page_stride + kv.k_offset +
-               kv_head * kv.head_dim * kPageTokens;
+    const uint16_t* k_page(int64_t index) const {
+        return page(index) + task.kv.k_offset + kv_head * task.kv.head_dim * kPageTokens;
     }
-    const uint16_t* v_page(int64_t page) const {
-        const KvLayer& kv = task.kv;
-        return kv.pool + task.pages[page] * kv.page_stride + kv.v_offset + kv_head * kv.v_dim * kPageTokens;
+    const uint16_t* v_page(int64_t index) const {
+        return page(index) + task.kv.v_offset + kv_head * task.kv.v_dim * kPageTokens;
+    }
+    Span page_span(int64_t index) const {
+        return {origin + index * kPageTokens, origin + (index + 1) * kPageTokens};
+    }
+    // The first seen page after index, kSegmentPages if there is none.
+    int64_t next_page(int64_t index) const {
+        do ++index;
+        while (index < kSegmentPages && !page_seen[index]);
+        return index;
+    }
+
+    // The rows from the first to the last one that sees some of the positions.
+    Span seeing(Span positions) const {
+        Span rows{0, count};
+        while (!rows.empty() && overlap(visible[rows.begin], positions).empty()) ++rows.begin;
+        while (!rows.empty() && overlap(visible[rows.end - 1], positions).empty()) --rows.end;
+        return rows;
     }
 };
 
 Rows rows_of_call(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head) {
-    return {task, row_begin, row_end - row_begin, kv_head, task.n_heads / task.kv.n_kv_heads, {}, {}};
+    return {task, row_begin, row_end - row_begin, kv_head, task.n_heads / task.kv.n_kv_heads, 0, {}, {}};
 }
 
-// Limits begin and end to a segment. False when no row sees any of it.
+// Sets what the rows see of a segment. False when that is nothing.
 bool enter_segment(Rows& rows, int64_t segment) {
-    const int64_t first = segment * kSegmentTokens;
+    rows.origin = segment * kSegmentTokens;
+    const Span all{rows.origin, rows.origin + kSegmentTokens};
+    for (bool& seen : rows.page_seen) seen = false;
     bool any = false;
     for (int64_t r = 0; r < rows.count; ++r) {
-        rows.begin[r] = greater(rows.task.visible_begin[rows.first + r], first);
-        rows.end[r] = lesser(rows.task.visible_end[rows.first + r], first + kSegmentTokens);
-        if (rows.begin[r] < rows.end[r]) {
-            any = true;
-        } else {
-            rows.begin[r] = rows.end[r] = first;
-        }
+        const Span sees{rows.task.visible_begin[rows.first + r], rows.task.visible_end[rows.first + r]};
+        const Span here = rows.visible[r] = overlap(sees, all);
+        if (here.empty()) continue;
+        any = true;
+        const int64_t last = (here.end - 1 - rows.origin) / kPageTokens;
+        for (int64_t i = (here.begin - rows.origin) / kPageTokens; i <= last; ++i) rows.page_seen[i] = true;
     }
     return any;
 }
 
-bool sees(const Rows& rows, int64_t row, int64_t page) {
-    return rows.begin[row] < (page + 1) * kPageTokens && rows.end[row] > page * kPageTokens;
+// n queries in tiles as equal as they come: call(first, size).
+template <class F>
+OLLAMAPY_LANES void each_tile(int64_t n, F call) {
+    const uint32_t tiles = (static_cast<uint32_t>(n) + kTileQueries - 1) / kTileQueries;
+    const uint32_t size = static_cast<uint32_t>(n) / tiles, longer = static_cast<uint32_t>(n) % tiles;
+    int64_t i = 0;
+    for (uint32_t tile = 0; tile < tiles; ++tile) {
+        const int64_t this_size = size + (tile < longer ? 1 : 0);
+        call(i, this_size);
+        i += this_size;
+    }
 }
 
-// The next maximal run of rows, from row r on, that see a page. False when there is none.
-struct Run {
-    int64_t first, last;
-};
-bool next_run(const Rows& rows, int64_t page, int64_t r, Run& run) {
-    while (r < rows.count && !sees(rows, r, page)) ++r;
-    run.first = r;
-    while (r < rows.count && sees(rows, r, page)) ++r;
-    run.last = r;
-    return run.first < run.last;
-}
+// ---- Scores
+// ----------------------------------------------------------------------------------------------------
 
-// ---- Scores ----------------------------------------------------------------------------------------------
-
-// s[i][0, 16 N) = q[i] . k for Q queries; k is [head_dim][32 positions] from the first of these positions on.
+// s[i][0, 16 N) = q[i] . k for Q queries; k is [head_dim][k_stride] from the first of these positions on.
 template <int Q, int N, class T>
-void score_tile(const T* k, const float* const* q, int64_t head_dim, float* s) {
+__attribute__((noinline)) void score_tile(const T* k, int64_t k_stride, const T* next, const float* const* q,
+                                          int64_t head_dim, float* s) {
     Vec total[Q][N];
 #pragma GCC unroll 8
     for (int i = 0; i < Q; ++i) {
@@ -122,7 +154,8 @@ void score_tile(const T* k, const float* const* q, int64_t head_dim, float* s) {
     for (int64_t d = 0; d < head_dim; ++d) {
         Vec column[N];
 #pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) column[j] = load_any(k + d * kPageTokens + j * kLanes);
+        for (int j = 0; j < N; ++j) column[j] = load_any(k + d * k_stride + j * kLanes);
+        prefetch(next + d * k_stride);
 #pragma GCC unroll 8
         for (int i = 0; i < Q; ++i) {
             const Vec x = broadcast(q[i][d]);
@@ -137,58 +170,109 @@ void score_tile(const T* k, const float* const* q, int64_t head_dim, float* s) {
     }
 }
 
+// The same for any number of positions that is a multiple of 16 N.
 template <int Q, class T>
-void score_page_tile(const T* k, const float* const* q, int64_t head_dim, float* s) {
-    constexpr int kVectors = kPageTokens / kLanes;
-    if constexpr (Q * kVectors <= kTileVectors) {
-        score_tile<Q, kVectors, T>(k, q, head_dim, s);
-    } else {
-        for (int j = 0; j < kVectors; ++j) score_tile<Q, 1, T>(k + j * kLanes, q, head_dim, s + j * kLanes);
+void score_positions(const T* k, int64_t k_stride, const T* next, int64_t positions, const float* const* q,
+                     int64_t head_dim, float* s) {
+    constexpr int kMost = kPageTokens / kLanes;
+    constexpr int kVectors = Q * kMost <= kTileVectors ? kMost : kScoreVectors;
+    if constexpr (kVectors > kScoreVectors) {
+        if (positions < kVectors * kLanes) {
+            score_tile<Q, kScoreVectors, T>(k, k_stride, next, q, head_dim, s);
+            return;
+        }
+    }
+    for (int64_t t = 0; t < positions; t += kVectors * kLanes) {
+        score_tile<Q, kVectors, T>(k + t, k_stride, next, q, head_dim, s + t);
     }
 }
 
 template <class T, int Q = 1>
-void score_queries(int64_t n, const T* k, const float* const* q, int64_t head_dim, float* s) {
+void score_queries(int64_t n, const T* k, int64_t k_stride, const T* next, int64_t positions,
+                   const float* const* q, int64_t head_dim, float* s) {
     if (n == Q) {
-        score_page_tile<Q, T>(k, q, head_dim, s);
+        score_positions<Q, T>(k, k_stride, next, positions, q, head_dim, s);
     } else if constexpr (Q < kTileQueries) {
-        score_queries<T, Q + 1>(n, k, q, head_dim, s);
+        score_queries<T, Q + 1>(n, k, k_stride, next, positions, q, head_dim, s);
     }
 }
 
-// n queries in tiles as equal as they come: call(first, size).
-template <class F>
-OLLAMAPY_LANES void each_tile(int64_t n, F call) {
-    int64_t tiles = (n + kTileQueries - 1) / kTileQueries;
-    for (int64_t i = 0; i < n; --tiles) {
-        const int64_t size = (n - i) / tiles;
-        call(i, size);
-        i += size;
-    }
-}
-
+// The queries of a span of rows; s is the row of the first of them.
 template <class T>
-void score_page(const Rows& rows, int64_t query_begin, int64_t query_end, const T* k, float* scores) {
-    each_tile(query_end - query_begin, [&](int64_t i, int64_t size) {
+void score_rows(const Rows& rows, Span span, const T* k, int64_t k_stride, const T* next, int64_t positions,
+                float* s) {
+    const AttentionTask& task = rows.task;
+    const float* row =
+        task.q + (rows.first + span.begin) * task.q_stride + rows.kv_head * rows.group * task.kv.head_dim;
+    int64_t head = 0;
+    each_tile(span.size() * rows.group, [&](int64_t i, int64_t size) {
         const float* q[kTileQueries];
-        for (int64_t j = 0; j < size; ++j) q[j] = rows.query(query_begin + i + j);
-        score_queries<T>(size, k, q, rows.task.kv.head_dim, scores + (query_begin + i) * kScoreStride);
+        for (int64_t j = 0; j < size; ++j) {
+            q[j] = row + head * task.kv.head_dim;
+            if (++head == rows.group) {
+                head = 0;
+                row += task.q_stride;
+            }
+        }
+        score_queries<T>(size, k, k_stride, next, positions, q, task.kv.head_dim, s + i * kScoreStride);
     });
 }
 
-// ---- Softmax of a segment --------------------------------------------------------------------------------
+// K of a page as float, in the order in which tiles read it: [32 / kScoreBlock][head_dim][kScoreBlock].
+__attribute__((noinline)) void convert_k_page(const uint16_t* k, int64_t head_dim, float* out) {
+    for (int64_t block = 0; block < kPageTokens; block += kScoreBlock) {
+        for (int64_t d = 0; d < head_dim; ++d) {
+            for (int64_t j = 0; j < kScoreBlock; j += kLanes, out += kLanes) {
+                store(out, load_f16(k + d * kPageTokens + block + j));
+            }
+        }
+    }
+}
+
+// Dot products of all queries with the positions of the segment that they see, and with some that they do
+// not.
+void score_segment(const Rows& rows, float* converted, float* scores) {
+    const int64_t head_dim = rows.task.kv.head_dim;
+    for (int64_t i = rows.next_page(-1); i < kSegmentPages;) {
+        const int64_t next = rows.next_page(i);
+        const uint16_t* k = rows.k_page(i);
+        const Span span = rows.page_span(i), seeing = rows.seeing(span);
+        float* s = scores + seeing.begin * rows.group * kScoreStride + i * kPageTokens;
+        if (seeing.size() * rows.group <= kTileQueries) {
+            const uint16_t* ahead =
+                next < kSegmentPages ? rows.k_page(next) : rows.v_page(rows.next_page(-1));
+            score_rows(rows, seeing, k, kPageTokens, ahead, kPageTokens, s);
+        } else {
+            convert_k_page(k, head_dim, converted);
+            for (int64_t t = 0; t < kPageTokens; t += kScoreBlock) {
+                const Span block{span.begin + t, span.begin + t + kScoreBlock}, here = rows.seeing(block);
+                if (here.empty()) continue;
+                const float* block_k = converted + t * head_dim;
+                score_rows(rows, here, block_k, kScoreBlock, block_k, kScoreBlock,
+                           s + (here.begin - seeing.begin) * rows.group * kScoreStride + t);
+            }
+        }
+        i = next;
+    }
+}
+
+// ---- Softmax of a segment
+// --------------------------------------------------------------------------------------
 
 // Turns the dot products s[t] of a segment's slots t into p in place, given that those in [begin, end) are
 // visible; record gets m and l. Vector j of the segment goes to chain j % 4 of the sum. Groups of four
 // vectors that hold no visible slot are left out: they would add zeros.
-void softmax_segment(const AttentionTask& task, int64_t begin, int64_t end, float* s, float* record) {
+__attribute__((noinline)) void softmax_segment(const AttentionTask& task, int64_t begin, int64_t end,
+                                               float* s, float* record) {
     constexpr int64_t kGroup = 4 * kLanes;
     const float lowest = -__builtin_inff();
-    const Vec scale = broadcast(task.scale), cap = broadcast(task.softcap);
-    for (int64_t t = begin / kLanes * kLanes; t < end; t += kLanes) {
-        Vec score = load(s + t) * scale;
-        if (task.softcap > 0) score = softcap(score, cap);
-        store(s + t, score);
+    float factor = task.scale;
+    if (task.softcap > 0) {
+        const Vec scale = broadcast(task.scale), cap = broadcast(task.softcap);
+        for (int64_t t = begin / kLanes * kLanes; t < end; t += kLanes) {
+            store(s + t, softcap(load(s + t) * scale, cap));
+        }
+        factor = 1.0f;
     }
     const int64_t first = begin / kGroup * kGroup, last = (end + kGroup - 1) / kGroup * kGroup;
     for (int64_t t = first; t < begin; ++t) s[t] = lowest;
@@ -198,13 +282,14 @@ void softmax_segment(const AttentionTask& task, int64_t begin, int64_t end, floa
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) top[j] = max(top[j], load(s + t + j * kLanes));
     }
-    const float m = largest(max(max(top[0], top[1]), max(top[2], top[3])));
-    const Vec shift = broadcast(m == lowest ? 0.0f : m);  // all scores -inf: p = 0, not NaN
+    const float m = largest(max(max(top[0], top[1]), max(top[2], top[3]))) * factor;
+    const Vec shift = broadcast(m == lowest ? 0.0f : -m);  // all scores -inf: p = 0, not NaN
+    const Vec scale = broadcast(factor);
     Vec total[4] = {zero(), zero(), zero(), zero()};
     for (int64_t t = first; t < last; t += kGroup) {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
-            const Vec p = exp(load(s + t + j * kLanes) - shift);
+            const Vec p = exp_bounded(fma(load(s + t + j * kLanes), scale, shift));
             store(s + t + j * kLanes, p);
             total[j] = total[j] + p;
         }
@@ -213,12 +298,13 @@ void softmax_segment(const AttentionTask& task, int64_t begin, int64_t end, floa
     record[1] = sum((total[0] + total[1]) + (total[2] + total[3]));
 }
 
-// ---- Values ----------------------------------------------------------------------------------------------
+// ---- Values
+// ----------------------------------------------------------------------------------------------------
 
-// sums[i][0, 16 N) += p[i][t] * v[t] for positions t ascending.
+// sums[i][0, 16 N) += p[i][t] * v[t] for positions t ascending; v is [positions][v_stride].
 template <int Q, int N, class T>
-void value_tile(const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums,
-                int64_t sum_stride) {
+__attribute__((noinline)) void value_tile(const T* v, int64_t v_stride, const T* next, const float* p,
+                                          int64_t positions, float* sums, int64_t sum_stride) {
     Vec total[Q][N];
 #pragma GCC unroll 8
     for (int i = 0; i < Q; ++i) {
@@ -229,6 +315,8 @@ void value_tile(const T* v, int64_t v_stride, const float* p, int64_t positions,
         Vec value[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) value[j] = load_any(v + t * v_stride + j * kLanes);
+#pragma GCC unroll 8
+        for (int j = 0; j < N; j += 2) prefetch(next + t * v_stride + j * kLanes);
 #pragma GCC unroll 8
         for (int i = 0; i < Q; ++i) {
             const Vec weight = broadcast(p[i * kScoreStride + t]);
@@ -243,154 +331,131 @@ void value_tile(const T* v, int64_t v_stride, const float* p, int64_t positions,
     }
 }
 
-// The same for all value dimensions: v is [positions][v_stride], v_stride a multiple of 16.
+// The same for any number of value dimensions that is a multiple of 16.
 template <int Q, class T>
-void value_vectors(const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums,
-                   int64_t sum_stride) {
+void value_dims(const T* v, int64_t v_stride, const T* next, const float* p, int64_t positions, int64_t dims,
+                float* sums, int64_t sum_stride) {
     constexpr int kMost = Q * 4 <= kTileVectors ? 4 : Q * 2 <= kTileVectors ? 2 : 1;
     int64_t d = 0;
-    for (; d + kMost * kLanes <= v_stride; d += kMost * kLanes) {
-        value_tile<Q, kMost, T>(v + d, v_stride, p, positions, sums + d, sum_stride);
+    for (; d + kMost * kLanes <= dims; d += kMost * kLanes) {
+        value_tile<Q, kMost, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
     }
     if constexpr (kMost == 4) {
-        if (d + 2 * kLanes <= v_stride) {
-            value_tile<Q, 2, T>(v + d, v_stride, p, positions, sums + d, sum_stride);
+        if (d + 2 * kLanes <= dims) {
+            value_tile<Q, 2, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
             d += 2 * kLanes;
         }
     }
     if constexpr (kMost > 1) {
-        if (d < v_stride) value_tile<Q, 1, T>(v + d, v_stride, p, positions, sums + d, sum_stride);
+        if (d < dims) value_tile<Q, 1, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
     }
 }
 
 template <class T, int Q = 1>
-void value_queries(int64_t n, const T* v, int64_t v_stride, const float* p, int64_t positions, float* sums,
-                   int64_t sum_stride) {
+void value_queries(int64_t n, const T* v, int64_t v_stride, const T* next, const float* p, int64_t positions,
+                   int64_t dims, float* sums, int64_t sum_stride) {
     if (n == Q) {
-        value_vectors<Q, T>(v, v_stride, p, positions, sums, sum_stride);
+        value_dims<Q, T>(v, v_stride, next, p, positions, dims, sums, sum_stride);
     } else if constexpr (Q < kTileQueries) {
-        value_queries<T, Q + 1>(n, v, v_stride, p, positions, sums, sum_stride);
+        value_queries<T, Q + 1>(n, v, v_stride, next, p, positions, dims, sums, sum_stride);
     }
 }
 
-// The values of one page and the weights and sums of a call's queries.
+// Values of some positions, and the weights and sums of a call's queries.
 template <class T>
-struct ValuePage {
-    const T* v;  // [32][v_stride]
+struct Values {
+    const T* v;  // [positions][v_stride]
     int64_t v_stride;
-    int64_t first;        // position of slot 0
-    int64_t segment;      // position of the weights' column 0
-    const float* scores;  // p of all queries
-    float* sums;          // of all queries
+    const T* next;  // what will be read next, laid out alike
+    int64_t dims;
+    Span positions;
+    const float* p;  // [queries][kScoreStride], from the first of the positions on
+    float* sums;     // [queries][sum_stride]
     int64_t sum_stride;
 
-    // Positions [begin, end) for queries [query_begin, query_end).
-    void add(int64_t query_begin, int64_t query_end, int64_t begin, int64_t end) const {
-        if (begin >= end) return;
-        each_tile(query_end - query_begin, [&](int64_t i, int64_t size) {
-            const int64_t query = query_begin + i;
-            value_queries<T>(size, v + (begin - first) * v_stride, v_stride,
-                             scores + query * kScoreStride + begin - segment, end - begin,
-                             sums + query * sum_stride, sum_stride);
+    void add(const Rows& rows, Span span, Span part) const {
+        if (part.empty()) return;
+        const int64_t from = part.begin - positions.begin, first = span.begin * rows.group;
+        each_tile(span.size() * rows.group, [&](int64_t i, int64_t size) {
+            value_queries<T>(size, v + from * v_stride, v_stride, next + from * v_stride,
+                             p + (first + i) * kScoreStride + from, part.size(), dims,
+                             sums + (first + i) * sum_stride, sum_stride);
         });
     }
 
-    // A run of rows: the positions that all of them see in common tiles, those before and after row by row.
-    void add_run(const Rows& rows, const Run& run) const {
-        int64_t common_begin = first, common_end = first + kPageTokens;
-        for (int64_t r = run.first; r < run.last; ++r) {
-            common_begin = greater(common_begin, rows.begin[r]);
-            common_end = lesser(common_end, rows.end[r]);
-        }
-        if (common_begin >= common_end) common_begin = common_end = first + kPageTokens;
-        for (int64_t r = run.first; r < run.last; ++r) {
-            add_row(rows, r, first, common_begin);
-        }
-        add(run.first * rows.group, run.last * rows.group, common_begin, common_end);
-        for (int64_t r = run.first; r < run.last; ++r) {
-            add_row(rows, r, common_end, first + kPageTokens);
-        }
-    }
-
-    void add_row(const Rows& rows, int64_t r, int64_t begin, int64_t end) const {
-        add(r * rows.group, (r + 1) * rows.group, greater(begin, rows.begin[r]), lesser(end, rows.end[r]));
+    // The positions that all rows see in common tiles, those before and after them row by row: a row's sums
+    // never take in a value that it does not see, not even with weight 0.
+    void add(const Rows& rows) const {
+        const Span seeing = rows.seeing(positions);
+        Span common = positions;
+        for (int64_t r = seeing.begin; r < seeing.end; ++r) common = overlap(common, rows.visible[r]);
+        if (common.empty()) common = {positions.end, positions.end};
+        const Span before{positions.begin, common.begin}, after{common.end, positions.end};
+        for (int64_t r = seeing.begin; r < seeing.end; ++r)
+            add(rows, {r, r + 1}, overlap(before, rows.visible[r]));
+        add(rows, seeing, common);
+        for (int64_t r = seeing.begin; r < seeing.end; ++r)
+            add(rows, {r, r + 1}, overlap(after, rows.visible[r]));
     }
 };
 
-// One page as float: K [head_dim][32], or V [32][v_dim] with rows padded to whole vectors.
-void convert_k_page(const uint16_t* k, int64_t head_dim, float* out) {
-    for (int64_t i = 0; i < head_dim * kPageTokens; i += kLanes) store(out + i, load_f16(k + i));
-}
-
-void convert_v_page(const uint16_t* v, int64_t v_dim, float* out) {
-    for (int64_t t = 0; t < kPageTokens; ++t) {
-        int64_t d = 0;
-        for (; d + kLanes <= v_dim; d += kLanes, out += kLanes) store(out, load_f16(v + t * v_dim + d));
-        if (d < v_dim) {
-            store(out, load_f16_8(v + t * v_dim + d));
-            out += kLanes;
-        }
+// 16 or the last 8 dimensions of a page's V as float: [32][16].
+__attribute__((noinline)) void convert_v_slice(const uint16_t* v, int64_t v_dim, int64_t dims, float* out) {
+    if (dims >= kLanes) {
+        for (int64_t t = 0; t < kPageTokens; ++t) store(out + t * kLanes, load_f16(v + t * v_dim));
+    } else {
+        for (int64_t t = 0; t < kPageTokens; ++t) store(out + t * kLanes, load_f16_8(v + t * v_dim));
     }
 }
 
-// ---- Segments --------------------------------------------------------------------------------------------
+// What the segment adds to the sums of all queries, given the weights in scores.
+void add_values(const Rows& rows, float* converted, const float* scores, float* sums, int64_t sum_stride) {
+    const int64_t v_dim = rows.task.kv.v_dim;
+    const int64_t first = rows.next_page(-1);
+    if (rows.queries() <= kTileQueries && v_dim % kLanes == 0) {
+        for (int64_t i = first; i < kSegmentPages;) {
+            const int64_t next = rows.next_page(i);
+            const uint16_t* v = rows.v_page(i);
+            const uint16_t* ahead = next < kSegmentPages ? rows.v_page(next) : v;
+            const Values<uint16_t> page{
+                v, v_dim, ahead, v_dim, rows.page_span(i), scores + i * kPageTokens, sums, sum_stride};
+            page.add(rows);
+            i = next;
+        }
+        return;
+    }
+    // Slices of 16 dimensions, so that a segment's slice stays in the first cache for all tiles of queries.
+    for (int64_t d = 0; d < v_dim; d += kLanes) {
+        for (int64_t i = first; i < kSegmentPages; i = rows.next_page(i)) {
+            convert_v_slice(rows.v_page(i) + d, v_dim, v_dim - d, converted + i * kPageTokens * kLanes);
+        }
+        const Span all{rows.origin, rows.origin + kSegmentTokens};
+        const Values<float> slice{converted, kLanes, converted, kLanes, all, scores, sums + d, sum_stride};
+        slice.add(rows);
+    }
+}
 
-// The records of one segment, which some row sees.
-void segment_records(const Rows& rows, int64_t segment, float* scratch, float* records) {
+// ---- Segments
+// --------------------------------------------------------------------------------------------------
+
+// The records of the segment that rows entered: [rows][group][record_stride].
+void segment_records(const Rows& rows, float* scratch, float* records) {
     const KvLayer& kv = rows.task.kv;
-    const int64_t queries = rows.queries();
-    const AttentionScratch at = attention_scratch_layout(queries, kv.head_dim, kv.v_dim);
-    float* scores = scratch + at.scores;
+    const AttentionScratch at = attention_scratch_layout(rows.queries(), kv.head_dim, kv.v_dim);
     const int64_t stride = record_stride(kv.v_dim);
-    const int64_t origin = segment * kSegmentTokens;
-    const int64_t first_page = origin / kPageTokens, last_page = first_page + kSegmentTokens / kPageTokens;
-    Run run;
-
-    for (int64_t page = first_page; page < last_page; ++page) {
-        const float* converted = nullptr;
-        for (int64_t r = 0; next_run(rows, page, r, run); r = run.last) {
-            const int64_t begin = run.first * rows.group, end = run.last * rows.group;
-            float* page_scores = scores + page * kPageTokens - origin;
-            if (end - begin <= kTileQueries) {
-                score_page(rows, begin, end, rows.k_page(page), page_scores);
-                continue;
-            }
-            if (!converted) {
-                convert_k_page(rows.k_page(page), kv.head_dim, scratch + at.k_page);
-                converted = scratch + at.k_page;
-            }
-            score_page(rows, begin, end, converted, page_scores);
+    float* scores = scratch + at.scores;
+    score_segment(rows, scratch + at.converted, scores);
+    for (int64_t r = 0; r < rows.count; ++r) {
+        const Span visible = rows.visible[r];
+        if (visible.empty()) continue;
+        for (int64_t i = r * rows.group; i < (r + 1) * rows.group; ++i) {
+            float* record = records + i * stride;
+            softmax_segment(rows.task, visible.begin - rows.origin, visible.end - rows.origin,
+                            scores + i * kScoreStride, record);
+            for (int64_t d = kRecordSums; d < stride; d += kLanes) store(record + d, zero());
         }
     }
-
-    for (int64_t i = 0; i < queries; ++i) {
-        const int64_t r = i / rows.group;
-        if (rows.begin[r] == rows.end[r]) continue;
-        float* record = records + i * stride;
-        softmax_segment(rows.task, rows.begin[r] - origin, rows.end[r] - origin, scores + i * kScoreStride,
-                        record);
-        memset(record + kRecordSums, 0, static_cast<size_t>(stride - kRecordSums) * sizeof(float));
-    }
-
-    for (int64_t page = first_page; page < last_page; ++page) {
-        const float* converted = nullptr;
-        for (int64_t r = 0; next_run(rows, page, r, run); r = run.last) {
-            const int64_t position = page * kPageTokens;
-            if ((run.last - run.first) * rows.group <= kTileQueries && kv.v_dim % kLanes == 0) {
-                const ValuePage<uint16_t> values{rows.v_page(page),     kv.v_dim, position, origin, scores,
-                                                 records + kRecordSums, stride};
-                values.add_run(rows, run);
-                continue;
-            }
-            if (!converted) {
-                convert_v_page(rows.v_page(page), kv.v_dim, scratch + at.v_page);
-                converted = scratch + at.v_page;
-            }
-            const ValuePage<float> values{converted, whole_vectors(kv.v_dim), position, origin,
-                                          scores,    records + kRecordSums,   stride};
-            values.add_run(rows, run);
-        }
-    }
+    add_values(rows, scratch + at.converted, scores, records + kRecordSums, stride);
 }
 
 // Merges a record into the running m, l and the output row: the larger maximum becomes the common one.
@@ -398,14 +463,14 @@ void merge_record(const float* record, int64_t v_dim, float* running, float* out
     const float lowest = -__builtin_inff();
     const float m = record[0] > running[0] ? record[0] : running[0];
     const Vec shift = broadcast(m == lowest ? 0.0f : m);
-    const Vec kept = broadcast(first_lane(exp(broadcast(running[0]) - shift)));
-    const Vec added = broadcast(first_lane(exp(broadcast(record[0]) - shift)));
+    const Vec kept = broadcast(first_lane(exp_bounded(broadcast(running[0]) - shift)));
+    const Vec added = broadcast(first_lane(exp_bounded(broadcast(record[0]) - shift)));
     running[0] = m;
     running[1] = first_lane(fma(broadcast(running[1]), kept, broadcast(record[1]) * added));
     for (int64_t d = 0; d < v_dim; d += kLanes) {
         const int64_t lanes = lesser(v_dim - d, kLanes);
         const Vec sums = load(record + kRecordSums + d) * added;
-        store_n(out + d, fma(load_n(out + d, lanes), kept, sums), lanes);
+        store_part(out + d, fma(load_part(out + d, lanes), kept, sums), lanes);
     }
 }
 
@@ -419,62 +484,83 @@ void finish_row(int64_t v_dim, const float* running, float* out) {
     const Vec divisor = broadcast(running[1]);
     for (int64_t d = 0; d < v_dim; d += kLanes) {
         const int64_t lanes = lesser(v_dim - d, kLanes);
-        store_n(out + d, load_n(out + d, lanes) / divisor, lanes);
+        store_part(out + d, load_part(out + d, lanes) / divisor, lanes);
     }
 }
 
-// ---- What the table offers -------------------------------------------------------------------------------
+// Merges the records of the segment that rows entered into running m and l, [rows][group][2], and the output.
+void merge_records(const Rows& rows, const float* records, float* running) {
+    const int64_t v_dim = rows.task.kv.v_dim;
+    for (int64_t r = 0; r < rows.count; ++r) {
+        if (rows.visible[r].empty()) continue;
+        for (int64_t h = 0; h < rows.group; ++h) {
+            const int64_t i = r * rows.group + h;
+            merge_record(records + i * record_stride(v_dim), v_dim, running + 2 * i, rows.out(r, h));
+        }
+    }
+}
+
+// ---- What the table offers
+// -------------------------------------------------------------------------------------
 
 void attention_partial(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
                        int64_t segment_begin, int64_t segment_end, float* scratch, float* partials) {
     Rows rows = rows_of_call(task, row_begin, row_end, kv_head);
     const int64_t size = rows.queries() * record_stride(task.kv.v_dim);
     for (int64_t s = segment_begin; s < segment_end; ++s, partials += size) {
-        if (enter_segment(rows, s)) segment_records(rows, s, scratch, partials);
+        if (enter_segment(rows, s)) segment_records(rows, scratch, partials);
     }
 }
 
 void attention_merge(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
                      int64_t segment_begin, int64_t segment_end, const float* partials) {
+    const int64_t v_dim = task.kv.v_dim;
     Rows rows = rows_of_call(task, row_begin, row_end, kv_head);
-    const int64_t v_dim = task.kv.v_dim, stride = record_stride(v_dim);
-    for (int64_t i = 0; i < rows.queries(); ++i) {
-        float running[2];
-        start_row(v_dim, running, rows.out(i));
-        for (int64_t s = segment_begin; s < segment_end; ++s) {
-            enter_segment(rows, s);
-            const int64_t r = i / rows.group;
-            if (rows.begin[r] == rows.end[r]) continue;
-            merge_record(partials + ((s - segment_begin) * rows.queries() + i) * stride, v_dim, running,
-                         rows.out(i));
+    const int64_t stride = record_stride(v_dim), size = rows.queries() * stride;
+    for (int64_t r = 0; r < rows.count; ++r) {
+        const Span sees{task.visible_begin[row_begin + r], task.visible_end[row_begin + r]};
+        const Span segments =
+            overlap({segment_begin, segment_end},
+                    {sees.begin / kSegmentTokens, (sees.end + kSegmentTokens - 1) / kSegmentTokens});
+        for (int64_t h = 0; h < rows.group; ++h) {
+            float* out = rows.out(r, h);
+            float running[2];
+            start_row(v_dim, running, out);
+            const float* records = partials + (r * rows.group + h) * stride;
+            for (int64_t s = segments.begin; s < segments.end; ++s) {
+                merge_record(records + (s - segment_begin) * size, v_dim, running, out);
+            }
+            finish_row(v_dim, running, out);
         }
-        finish_row(v_dim, running, rows.out(i));
     }
 }
 
 void attention(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
                float* scratch) {
     Rows rows = rows_of_call(task, row_begin, row_end, kv_head);
-    const int64_t v_dim = task.kv.v_dim, queries = rows.queries();
-    const AttentionScratch at = attention_scratch_layout(queries, task.kv.head_dim, v_dim);
+    const int64_t v_dim = task.kv.v_dim;
+    const AttentionScratch at = attention_scratch_layout(rows.queries(), task.kv.head_dim, v_dim);
     float* records = scratch + at.records;
     float* running = scratch + at.running;
-    int64_t first = task.visible_begin[row_begin], last = task.visible_end[row_begin];
+    Span sees{task.visible_begin[row_begin], task.visible_end[row_begin]};
     for (int64_t r = row_begin + 1; r < row_end; ++r) {
-        first = lesser(first, task.visible_begin[r]);
-        last = greater(last, task.visible_end[r]);
+        sees = {lesser(sees.begin, task.visible_begin[r]), greater(sees.end, task.visible_end[r])};
     }
-    for (int64_t i = 0; i < queries; ++i) start_row(v_dim, running + 2 * i, rows.out(i));
-    for (int64_t s = first / kSegmentTokens; s * kSegmentTokens < last; ++s) {
-        if (!enter_segment(rows, s)) continue;
-        segment_records(rows, s, scratch, records);
-        for (int64_t i = 0; i < queries; ++i) {
-            const int64_t r = i / rows.group;
-            if (rows.begin[r] == rows.end[r]) continue;
-            merge_record(records + i * record_stride(v_dim), v_dim, running + 2 * i, rows.out(i));
+    for (int64_t r = 0; r < rows.count; ++r) {
+        for (int64_t h = 0; h < rows.group; ++h) {
+            start_row(v_dim, running + 2 * (r * rows.group + h), rows.out(r, h));
         }
     }
-    for (int64_t i = 0; i < queries; ++i) finish_row(v_dim, running + 2 * i, rows.out(i));
+    for (int64_t s = sees.begin / kSegmentTokens; s * kSegmentTokens < sees.end; ++s) {
+        if (!enter_segment(rows, s)) continue;
+        segment_records(rows, scratch, records);
+        merge_records(rows, records, running);
+    }
+    for (int64_t r = 0; r < rows.count; ++r) {
+        for (int64_t h = 0; h < rows.group; ++h) {
+            finish_row(v_dim, running + 2 * (r * rows.group + h), rows.out(r, h));
+        }
+    }
 }
 
 }  // namespace

@@ -23,20 +23,19 @@ static inline int64_t record_stride(int64_t v_dim) {
 }
 
 struct AttentionScratch {
-    int64_t scores;   // [queries][kScoreStride]
-    int64_t k_page;   // [head_dim][32], one page as float
-    int64_t v_page;   // [32][whole_vectors(v_dim)]
-    int64_t records;  // [queries][record_stride]
-    int64_t running;  // [queries][2]: m and l of the segments merged so far
+    int64_t scores;     // [queries][kScoreStride]
+    int64_t converted;  // as float: K of one page [head_dim][32], or 16 dimensions of a segment's V [256][16]
+    int64_t records;    // [queries][record_stride]
+    int64_t running;    // [queries][2]: m and l of the segments merged so far
     int64_t size;
 };
 
 static inline AttentionScratch attention_scratch_layout(int64_t queries, int64_t head_dim, int64_t v_dim) {
     AttentionScratch at;
     at.scores = 0;
-    at.k_page = at.scores + queries * kScoreStride;
-    at.v_page = at.k_page + head_dim * kPageTokens;
-    at.records = at.v_page + kPageTokens * whole_vectors(v_dim);
+    at.converted = at.scores + queries * kScoreStride;
+    const int64_t k_page = head_dim * kPageTokens, v_slice = kSegmentTokens * 16;
+    at.records = at.converted + (k_page > v_slice ? k_page : v_slice);
     at.running = at.records + queries * record_stride(v_dim);
     at.size = at.running + whole_vectors(2 * queries);
     return at;

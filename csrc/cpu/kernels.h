@@ -98,7 +98,7 @@ struct AttentionTask {
     float* out;  // [rows][out_stride], head h at h * v_dim
     int64_t out_stride;
     int32_t n_heads;               // a multiple of n_kv_heads; head h uses kv head h / (n_heads / n_kv_heads)
-    float scale;                   // scores = scale * q.k
+    float scale;                   // > 0; scores = scale * q.k
     float softcap;                 // > 0: scores = softcap * tanh(scores / softcap)
     const int32_t* visible_begin;  // [rows] first position a row sees
     const int32_t* visible_end;    // [rows] one past the last; begin < end

@@ -13,10 +13,6 @@ namespace {
 
 constexpr int64_t kChains = 4;
 
-OLLAMAPY_LANES Vec load_part(const float* p, int64_t lanes) {
-    return lanes == kLanes ? load(p) : load_n(p, lanes);
-}
-
 // The vector at out + i = op(i, lanes) for every vector of n values.
 template <class Op>
 OLLAMAPY_LANES void map(int64_t n, float* out, Op op) {
@@ -155,8 +151,8 @@ void rope_halves(float* x, int64_t pairs, const float* cos, const float* sin) {
         const int64_t lanes = pairs - i < kLanes ? pairs - i : kLanes;
         const Pair r = rotate(load_part(x + i, lanes), load_part(x + pairs + i, lanes),
                               load_part(cos + i, lanes), load_part(sin + i, lanes));
-        store_n(x + i, r.x, lanes);
-        store_n(x + pairs + i, r.y, lanes);
+        store_part(x + i, r.x, lanes);
+        store_part(x + pairs + i, r.y, lanes);
     }
 }
 

@@ -35,7 +35,7 @@ constexpr int64_t kLanes = 16;
 //   fma(a, b, c) = a * b + c and fnma(a, b, c) = c - a * b, rounded once
 //   max(a, b) = a > b ? a : b and min(a, b) = a < b ? a : b: b when either is NaN
 //   load_n, store_n: the first n lanes, 0 <= n <= 16; the others are fill (0) and are not touched in memory
-//   add_exponent(v, t): the bits of v plus the bits of t shifted left by 23, as integers
+//   add_exponent(v, t), power_of_two(t): the bits of v, or of 1.0, plus those of t shifted left by 23
 //   sum, largest: lanes i and i + 8, then i and i + 4, i + 2, i + 1 are combined, the lower one first
 //   load_f16, store_f16: IEEE binary16, to nearest even; a NaN becomes quiet
 
@@ -115,6 +115,9 @@ OLLAMAPY_LANES Vec copy_sign(Vec magnitude, Vec sign) {
 OLLAMAPY_LANES Vec add_exponent(Vec a, Vec t) {
     return each_lane([&](int i) { return from_bits(to_bits(a.v[i]) + (to_bits(t.v[i]) << 23)); });
 }
+OLLAMAPY_LANES Vec power_of_two(Vec t) {
+    return each_lane([&](int i) { return from_bits((to_bits(t.v[i]) << 23) + 0x3f800000u); });
+}
 OLLAMAPY_LANES Mask operator<(Vec a, Vec b) {
     Mask r;
     for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] < b.v[i];
@@ -127,6 +130,10 @@ OLLAMAPY_LANES Mask operator<=(Vec a, Vec b) {
 }
 OLLAMAPY_LANES Vec select(Mask m, Vec yes, Vec no) {
     return each_lane([&](int i) { return m.v[i] ? yes.v[i] : no.v[i]; });
+}
+
+OLLAMAPY_LANES Vec zero_where(Mask m, Vec a) {
+    return each_lane([&](int i) { return m.v[i] ? 0.0f : a.v[i]; });
 }
 
 OLLAMAPY_LANES float half_to_float(uint16_t h) {
@@ -279,6 +286,12 @@ OLLAMAPY_LANES Vec add_exponent(Vec a, Vec t) {
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.lo), lo)),
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.hi), hi))};
 }
+OLLAMAPY_LANES Vec power_of_two(Vec t) {
+    const __m256i one = _mm256_set1_epi32(0x3f800000);
+    const __m256i lo = _mm256_slli_epi32(_mm256_castps_si256(t.lo), 23);
+    const __m256i hi = _mm256_slli_epi32(_mm256_castps_si256(t.hi), 23);
+    return {_mm256_castsi256_ps(_mm256_add_epi32(lo, one)), _mm256_castsi256_ps(_mm256_add_epi32(hi, one))};
+}
 OLLAMAPY_LANES Mask operator<(Vec a, Vec b) {
     return {_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)};
 }
@@ -287,6 +300,9 @@ OLLAMAPY_LANES Mask operator<=(Vec a, Vec b) {
 }
 OLLAMAPY_LANES Vec select(Mask m, Vec yes, Vec no) {
     return {_mm256_blendv_ps(no.lo, yes.lo, m.lo), _mm256_blendv_ps(no.hi, yes.hi, m.hi)};
+}
+OLLAMAPY_LANES Vec zero_where(Mask m, Vec a) {
+    return {_mm256_andnot_ps(m.lo, a.lo), _mm256_andnot_ps(m.hi, a.hi)};
 }
 OLLAMAPY_LANES __m256 load8_f16(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -395,6 +411,10 @@ OLLAMAPY_LANES Vec add_exponent(Vec a, Vec t) {
     const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
     return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), shifted))};
 }
+OLLAMAPY_LANES Vec power_of_two(Vec t) {
+    const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
+    return {_mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(0x3f800000)))};
+}
 OLLAMAPY_LANES Mask operator<(Vec a, Vec b) {
     return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ);
 }
@@ -403,6 +423,9 @@ OLLAMAPY_LANES Mask operator<=(Vec a, Vec b) {
 }
 OLLAMAPY_LANES Vec select(Mask m, Vec yes, Vec no) {
     return {_mm512_mask_blend_ps(m, no.v, yes.v)};
+}
+OLLAMAPY_LANES Vec zero_where(Mask m, Vec a) {
+    return {_mm512_maskz_mov_ps(static_cast<Mask>(~m), a.v)};
 }
 OLLAMAPY_LANES Vec load_f16(const uint16_t* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
@@ -446,6 +469,18 @@ OLLAMAPY_LANES void store_pairs(float* p, Vec x, Vec y) {
 
 OLLAMAPY_LANES Vec zero() {
     return broadcast(0.0f);
+}
+
+// Masked memory operations are slow on some CPUs: only where a vector is not full.
+OLLAMAPY_LANES Vec load_part(const float* p, int64_t lanes) {
+    return lanes == kLanes ? load(p) : load_n(p, lanes);
+}
+OLLAMAPY_LANES void store_part(float* p, Vec a, int64_t lanes) {
+    if (lanes == kLanes) {
+        store(p, a);
+    } else {
+        store_n(p, a, lanes);
+    }
 }
 
 }  // namespace

@@ -17,23 +17,39 @@ OLLAMAPY_LANES Vec polynomial(Vec x, const float (&c)[N]) {
     return r;
 }
 
-// e^x within 1 ulp. Results below 1.2e-38 are 0, so nothing after it meets subnormal numbers; NaN stays NaN.
-OLLAMAPY_LANES Vec exp(Vec x) {
-    // Adding 1.5 * 2^23 rounds x / ln 2 to an integer n and leaves n in the low bits. Lanes that are too
-    // large for that, infinite or NaN give garbage, which the selections at the end replace.
+// e^x = 2^n p with p = e^r, |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds x / ln 2 to the integer n and leaves n
+// in the low bits of shifted. An x that is too large for that, infinite or NaN gives garbage, NaN for NaN.
+struct ExpParts {
+    Vec p, shifted;
+};
+OLLAMAPY_LANES ExpParts exp_parts(Vec x) {
     const Vec shifter = broadcast(0x1.8p23f);
     const Vec shifted = fma(x, broadcast(0x1.715476p+0f), shifter);
     const Vec n = shifted - shifter;
     Vec r = fnma(n, broadcast(0x1.62e43p-1f), x);  // ln 2 in two parts
     r = fnma(n, broadcast(-0x1.05c61p-29f), r);
-    // e^r = 1 + (r + r^2 q(r)) for |r| <= ln(2) / 2
+    // e^r = 1 + (r + r^2 q(r))
     static constexpr float kQ[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558aep-5f, 0x1.12397ep-7f,
                                    0x1.6a4f14p-10f};
-    const Vec p = fma(polynomial(r, kQ), r * r, r) + broadcast(1.0f);
-    const Vec y = add_exponent(p, shifted);
-    const Vec flushed = select(x < broadcast(-87.3f), zero(), y);
-    return select(x <= broadcast(0x1.62e42ep+6f), flushed,
-                  x + broadcast(__builtin_inff()));  // else inf or NaN
+    return {fma(polynomial(r, kQ), r * r, r) + broadcast(1.0f), shifted};
+}
+
+// Results below 1.2e-38 are 0, so nothing after exp meets subnormal numbers.
+OLLAMAPY_LANES Vec exp_flushed(Vec x, Vec y) {
+    return zero_where(x < broadcast(-87.3f), y);
+}
+
+// e^x within 1 ulp; NaN stays NaN.
+OLLAMAPY_LANES Vec exp(Vec x) {
+    const ExpParts e = exp_parts(x);
+    const Vec y = exp_flushed(x, add_exponent(e.p, e.shifted));
+    return select(x <= broadcast(0x1.62e42ep+6f), y, x + broadcast(__builtin_inff()));  // else inf or NaN
+}
+
+// The same bits for x <= 88, -inf and NaN, two operations shorter.
+OLLAMAPY_LANES Vec exp_bounded(Vec x) {
+    const ExpParts e = exp_parts(x);
+    return exp_flushed(x, e.p * power_of_two(e.shifted));
 }
 
 // Within 2 ulp; tanh(+-inf) = +-1.
