@@ -1,4 +1,5 @@
-"""Tiny random models in F32 against transformers: every op of an architecture, its pairing, scale and order."""
+"""Tiny random models in F32 against transformers: every op of an architecture, its pairing, scale and
+order."""
 
 from __future__ import annotations
 
