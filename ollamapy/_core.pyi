@@ -74,7 +74,7 @@ class Tokenizer:
     def __init__(self, file: GGUFFile) -> None: ...
     @property
     def kind(self) -> str:
-        """"bpe", "spm" or "wordpiece"."""
+        """One of "bpe", "spm", "wordpiece"."""
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -145,7 +145,7 @@ class Value:
     def width(self) -> int: ...
     @property
     def rows(self) -> str:
-        """"tokens", "logits" (rows that will be sampled) or "sequences"."""
+        """One of "tokens", "logits" (rows that will be sampled), "sequences"."""
     def __add__(self, other: Value) -> Value: ...
 
 @final
@@ -192,8 +192,8 @@ class Graph:
         softcap: float = 0.0,
     ) -> Value:
         """Attention over the sequence. Causal layers keep K and V in the paged cache, in the layer group of their
-        window (0: global); a token sees itself and the window - 1 tokens before it. A bidirectional layer sees the whole
-        sequence of the same step and caches nothing."""
+        window (0: global); a token sees itself and the window - 1 tokens before it. A bidirectional layer sees
+        the whole sequence of the same step and caches nothing."""
     def silu(self, x: Value) -> Value: ...
     def gelu(self, x: Value, approximate: str = "tanh") -> Value:
         """approximate: "tanh" or "none" (erf)."""
@@ -224,7 +224,7 @@ class Program:
 
     @property
     def kind(self) -> str:
-        """"logits" or "pooled"."""
+        """Either "logits" or "pooled"."""
     @property
     def output_width(self) -> int: ...
     @property
@@ -258,8 +258,9 @@ class KVCache:
 class SamplingParams:
     """How a token is drawn, in Ollama's order: penalties, top_k, typical_p, top_p, min_p, temperature.
 
-    temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position). logprobs < 0: none; n >= 0: the
-    chosen token's and the n best, of the model before all of these. Raises ValueError for values out of range or NaN.
+    temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position).
+    logprobs < 0: none; n >= 0: the chosen token's and the n best, of the model before all of these. Raises
+    ValueError for values out of range or NaN.
     """
 
     def __init__(
