@@ -396,3 +396,35 @@ def _attention(
 ) -> NDArray[np.float32]:
     """Attention of q [rows, heads, head_dim] over the pages of one sequence: [rows, heads, v_dim]. Rows run in groups
     of group_rows; with segments > 0 in two parts, that many segments of 256 positions at a time."""
+
+@final
+class _PackedMatrix:
+    """A weight matrix in the kernels' layout, for tests and benchmarks of the kernels by themselves.
+
+    weights: rows as they lie in the file, packed in calls of rows_per_call rows (0: one call).
+    Raises ValueError for an unknown type and for sizes that do not fit.
+    """
+
+    PANEL_ROWS: int
+    """Activation rows of a panel: kernels start at multiples of it."""
+
+    def __init__(
+        self, type_id: int, weights: NDArray[np.uint8], rows: int, cols: int, rows_per_call: int = 0
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def row(self, index: int) -> NDArray[np.float32]:
+        """One row dequantized from the packed form: [cols]. Raises IndexError."""
+    def matmul(
+        self,
+        x: NDArray[np.float32],
+        isa: str,
+        bias: NDArray[np.float32] | None = None,
+        residual: NDArray[np.float32] | None = None,
+        tile_step: int = 0,
+        row_step: int = 0,
+    ) -> NDArray[np.float32]:
+        """x [m, cols] by the matrix: [m, rows], + bias [rows], + residual [m, rows]; in calls of tile_step tiles of
+        16 rows and row_step activation rows (0: all). Raises ValueError."""
+    def time(self, m: int, isa: str, repeats: int = 1, threads: int = 1) -> list[float]:
+        """Seconds of each of repeats products with m rows, quantization of the rows included."""
