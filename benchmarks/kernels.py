@@ -1,10 +1,11 @@
-"""The matrix product kernels by themselves: share of memory bandwidth for few rows, billions of operations for many.
+"""The matrix product kernels alone: share of memory bandwidth for few rows, operations for many.
 
     python -m benchmarks.kernels [--types Q4_1,Q8_0] [--isas avx2] [--threads 1] [--cols 2048]
 
-One row of the table: a weight type under an instruction set. For M = 1 and 8 the matrix is larger than the caches
-and the figure is GB/s of packed weights (and the share of what a plain read of the same memory reaches); for M = 512 it is GOPS
-(2 operations per multiply-add) on a matrix that fits. Quantization of the activations is included. The best of several runs.
+One line of the table: a weight type under an instruction set. Up to M = 8 rows the matrix is larger than the
+caches and the figure is GB/s of packed weights, and its share of what a plain read reaches; above, it is
+GOPS (2 operations per multiply-add) on a matrix that fits. Quantization of the activations is included.
+The best of several runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def matrix(kind: GGMLQuantizationType, cols: int, nbytes: int) -> tuple[_core._P
     block, size = GGML_QUANT_SIZES[kind]
     row_bytes = cols // block * size
     rows = max(nbytes // row_bytes // 16, 1) * 16
-    # One random row for all: every f16 or f32 in it stays finite because no byte has its high exponent bits set.
+    # One random row for all. No byte sets the high bits of an exponent: every f16 and f32 is finite.
     row = np.random.default_rng(0).integers(0, 0x3C, row_bytes, dtype=np.uint8)
     return _core._PackedMatrix(int(kind), np.tile(row, rows), rows, cols, 256), rows
 
@@ -44,7 +45,7 @@ def best(packed: _core._PackedMatrix, m: int, isa: str, threads: int, seconds: f
 def read_bandwidth(threads: int) -> float:
     """GB/s of the F32 product of one row: it does nothing but read."""
     packed, _ = matrix(GGMLQuantizationType.F32, 4096, STREAM_BYTES)
-    return packed.nbytes / best(packed, 1, _core._matmul_isas()[0], threads) / 1e9
+    return packed.nbytes / best(packed, 1, _core.available_isas()[0], threads) / 1e9
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--types", default=",".join(TYPES))
-    parser.add_argument("--isas", default=",".join(isa for isa in _core._matmul_isas() if "-" not in isa))
+    parser.add_argument("--isas", default=",".join(isa for isa in _core.available_isas() if "-" not in isa))
     parser.add_argument("--rows", default="1,4,8,16,64,512", help="activation rows (M)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cols", type=int, default=2048, help="inner dimension, a multiple of 256")

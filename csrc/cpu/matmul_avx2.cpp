@@ -12,6 +12,7 @@
 // (the first level cache).
 #include <immintrin.h>
 
+#include "cpu/matmul_quantize.h"
 #include "cpu/matmul_tiles.h"
 
 namespace ollamapy::cpu {
@@ -76,8 +77,15 @@ struct Scales {
     __m256 d;
     __m256 m;          // added times scale * sum
     __m256i scale[2];  // int16, each twice: integer scales of the block's halves
-    __m256i min;       // int16 pairs: minima of the block's halves
+    __m256i min[2];    // the same of integer minima
 };
+
+// int16 pairs (a, b) into (a, a) and (b, b).
+[[gnu::always_inline]] inline void duplicate(__m256i pairs, __m256i* out) {
+    const __m256i odd = _mm256_set1_epi32(-65536);
+    out[0] = _mm256_or_si256(_mm256_andnot_si256(odd, pairs), _mm256_slli_epi32(pairs, 16));
+    out[1] = _mm256_or_si256(_mm256_srli_epi32(pairs, 16), _mm256_and_si256(odd, pairs));
+}
 
 template <DType T>
 [[gnu::always_inline]] inline Scales load_scales(const uint8_t* header, const uint8_t* block, int half) {
@@ -96,14 +104,13 @@ template <DType T>
         s.m = _mm256_xor_ps(_mm256_mul_ps(s.m, widen(scales + 16 + 8 * half)), _mm256_set1_ps(-0.0f));
     }
     if constexpr (kLayout.sub_scales) {
-        __m256i pairs = _mm256_cvtepi8_epi16(load128(scales + 16 * half));
+        const __m256i pairs = _mm256_cvtepi8_epi16(load128(scales + 16 * half));
         if constexpr (T == DType::Q2_K) {
-            s.min = _mm256_and_si256(_mm256_srli_epi16(pairs, 4), _mm256_set1_epi16(15));
-            pairs = _mm256_and_si256(pairs, _mm256_set1_epi16(15));
+            duplicate(_mm256_and_si256(pairs, _mm256_set1_epi16(15)), s.scale);
+            duplicate(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), _mm256_set1_epi16(15)), s.min);
+        } else {
+            duplicate(pairs, s.scale);
         }
-        const __m256i odd = _mm256_set1_epi32(-65536);
-        s.scale[0] = _mm256_or_si256(_mm256_andnot_si256(odd, pairs), _mm256_slli_epi32(pairs, 16));
-        s.scale[1] = _mm256_or_si256(_mm256_srli_epi32(pairs, 16), _mm256_and_si256(odd, pairs));
     }
     return s;
 }
@@ -154,12 +161,10 @@ template <DType T>
     const __m256 scale = broadcast(x);
     __m256 a = _mm256_fmadd_ps(_mm256_mul_ps(scales.d, scale), _mm256_cvtepi32_ps(dot), _mm256_load_ps(acc));
     if constexpr (T == DType::Q2_K) {
-        const __m256i low = broadcast_dword(x + (kPairSumsAt - kScaleAt));
-        const __m256i high = broadcast_dword(x + (kPairSumsAt - kScaleAt) + 4 * kPanelRows);
-        // Pair sums of both halves side by side: (low0, high0) and (low1, high1).
-        const __m256i min = _mm256_add_epi32(
-            _mm256_madd_epi16(_mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa), scales.min),
-            _mm256_madd_epi16(_mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0xaa), scales.min));
+        const uint8_t* pairs = x + (kPairSumsAt - kScaleAt);
+        const __m256i min =
+            _mm256_add_epi32(_mm256_madd_epi16(broadcast_dword(pairs), scales.min[0]),
+                             _mm256_madd_epi16(broadcast_dword(pairs + 4 * kPanelRows), scales.min[1]));
         a = _mm256_fnmadd_ps(_mm256_mul_ps(scales.m, scale), _mm256_cvtepi32_ps(min), a);
     } else if constexpr (tile_layout(T).has_min) {
         a = _mm256_fmadd_ps(scales.m, broadcast(x + (kScaledSumAt - kScaleAt)), a);
@@ -215,17 +220,14 @@ struct SmallKernel {
                 unroll<kHalves>([&](auto half) { sum[half] = _mm256_sub_epi16(sum[half], offset); });
             }
             unroll<kHalves>([&](auto half) {
-                const auto widen = [&] {
-                    return _mm256_madd_epi16(
-                        sum[half], kLayout.sub_scales ? scales[half].scale[kPhase] : _mm256_set1_epi16(1));
-                };
+                const __m256i by = kLayout.sub_scales ? scales[half].scale[kPhase] : _mm256_set1_epi16(1);
                 if constexpr (kPhase == 0) {
-                    store_part(sums, c, half, kOneSum ? sum[half] : widen());
+                    store_part(sums, c, half, kOneSum ? sum[half] : _mm256_madd_epi16(sum[half], by));
                 } else {
                     const __m256i part = load_part(sums, c, half);
-                    if constexpr (kOneSum) sum[half] = _mm256_add_epi16(sum[half], part);
-                    add_dot<T>(scales[half], scale, kOneSum ? widen() : _mm256_add_epi32(widen(), part),
-                               sums.acc[c] + 8 * half);
+                    const __m256i dot = kOneSum ? _mm256_madd_epi16(_mm256_add_epi16(sum[half], part), by)
+                                                : _mm256_add_epi32(_mm256_madd_epi16(sum[half], by), part);
+                    add_dot<T>(scales[half], scale, dot, sums.acc[c] + 8 * half);
                 }
             });
         }
@@ -295,8 +297,8 @@ struct ByteKernel {
 
 template <DType T>
 struct QuantizedKernel {
-    using Blocks = SmallKernel<T>;
-    static constexpr int64_t kMost = kPanelRows;
+    static constexpr int64_t kTiles = 1;
+    static int64_t rows_at_once(int64_t left) { return left; }
     static constexpr TileLayout kLayout = tile_layout(T);
 
     static void run(const TileCall& call) {
@@ -333,7 +335,8 @@ struct QuantizedKernel {
 
 template <DType T>
 struct FloatKernel {
-    static constexpr int64_t kMost = 6;
+    static constexpr int64_t kTiles = 1;
+    static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
 
     [[gnu::always_inline]] static inline __m256 weights(const uint8_t* at, int half) {
         if constexpr (T == DType::F32) return _mm256_loadu_ps(reinterpret_cast<const float*>(at + 32 * half));
@@ -384,95 +387,10 @@ struct FloatKernel {
     }
 };
 
-void matmul(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
-            int64_t row_end) {
-    const auto run = [&](auto rows_by_tiles) {
-        rows_by_tiles(task, tile_begin, tile_end, row_begin, row_end);
-    };
-    switch (task.w.type) {
-        case DType::F32:
-            return run(run_tiles<FloatKernel<DType::F32>>);
-        case DType::F16:
-            return run(run_tiles<FloatKernel<DType::F16>>);
-        case DType::BF16:
-            return run(run_tiles<FloatKernel<DType::BF16>>);
-        case DType::Q4_0:
-            return run(run_tiles<QuantizedKernel<DType::Q4_0>>);
-        case DType::Q4_1:
-            return run(run_tiles<QuantizedKernel<DType::Q4_1>>);
-        case DType::Q5_0:
-            return run(run_tiles<QuantizedKernel<DType::Q5_0>>);
-        case DType::Q5_1:
-            return run(run_tiles<QuantizedKernel<DType::Q5_1>>);
-        case DType::Q8_0:
-            return run(run_tiles<QuantizedKernel<DType::Q8_0>>);
-        case DType::Q2_K:
-            return run(run_tiles<QuantizedKernel<DType::Q2_K>>);
-        case DType::Q3_K:
-            return run(run_tiles<QuantizedKernel<DType::Q3_K>>);
-        case DType::Q4_K:
-            return run(run_tiles<QuantizedKernel<DType::Q4_K>>);
-        case DType::Q5_K:
-            return run(run_tiles<QuantizedKernel<DType::Q5_K>>);
-        case DType::Q6_K:
-            return run(run_tiles<QuantizedKernel<DType::Q6_K>>);
-    }
-}
-
-void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
-    const int64_t blocks = out.cols / kBlock;
-    const int64_t c = row % kPanelRows;
-    uint8_t* panel = out.data + row / kPanelRows * blocks * kPanelBlockBytes;
-    const __m256i positive = _mm256_set1_epi32(0x7fffffff);
-    for (int64_t block = 0; block < blocks; ++block, panel += kPanelBlockBytes, x += kBlock) {
-        __m256 v[4];
-        for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + 8 * i);
-        // The bits of |x| order as integers: NaN above infinity above the finite.
-        __m256i top = _mm256_and_si256(_mm256_castps_si256(v[0]), positive);
-        for (int i = 1; i < 4; ++i)
-            top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), positive));
-        __m128i top4 = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
-        top4 = _mm_max_epi32(top4, _mm_shuffle_epi32(top4, 0x4e));
-        top4 = _mm_max_epi32(top4, _mm_shuffle_epi32(top4, 0xb1));
-        const auto max_bits = static_cast<uint32_t>(_mm_cvtsi128_si32(top4));
-        __m256i q = _mm256_setzero_si256();
-        float scale = 0.0f;
-        if (max_bits >= kInfinity) {
-            __builtin_memcpy(&scale, &kQuietNan, 4);
-        } else if (max_bits >= kZeroBelow) {
-            float max;
-            __builtin_memcpy(&max, &max_bits, 4);
-            scale = max / 127.0f;
-            const __m256 inverse = _mm256_set1_ps(127.0f / max);
-            __m256i wide[4];
-            for (int i = 0; i < 4; ++i) wide[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-            q = _mm256_packs_epi16(_mm256_packs_epi32(wide[0], wide[1]),
-                                   _mm256_packs_epi32(wide[2], wide[3]));
-            // The packs interleave the 128-bit lanes.
-            q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        }
-        // Sums of pairs of columns, then of every other pair in a 128-bit lane, which is half of the block.
-        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
-        pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
-        pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0xb1));
-        const __m128i low = _mm256_castsi256_si128(pairs);
-        const __m128i high = _mm256_extracti128_si256(pairs, 1);
-        const int32_t sum = _mm_cvtsi128_si32(_mm_madd_epi16(_mm_add_epi16(low, high), _mm_set1_epi16(1)));
-        const float scaled_sum = scale * static_cast<float>(sum);
-        const int32_t low_pair = _mm_cvtsi128_si32(low);
-        const int32_t high_pair = _mm_cvtsi128_si32(high);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + c * kBlock), q);
-        __builtin_memcpy(panel + kScaleAt + 4 * c, &scale, 4);
-        __builtin_memcpy(panel + kScaledSumAt + 4 * c, &scaled_sum, 4);
-        __builtin_memcpy(panel + kPairSumsAt + 4 * c, &low_pair, 4);
-        __builtin_memcpy(panel + kPairSumsAt + 4 * (kPanelRows + c), &high_pair, 4);
-    }
-}
-
 }  // namespace
 
 const MatmulKernels& matmul_avx2() {
-    static constexpr MatmulKernels table = {"avx2", matmul, quantize_row};
+    static constexpr MatmulKernels table = {"avx2", matmul<QuantizedKernel, FloatKernel>, quantize_row};
     return table;
 }
 
