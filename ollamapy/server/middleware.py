@@ -30,6 +30,7 @@ _PREFLIGHT = {
     "Access-Control-Allow-Methods": _METHODS,
     "Access-Control-Allow-Headers": _HEADERS,
     "Access-Control-Max-Age": _MAX_AGE,
+    "Vary": "Access-Control-Request-Headers",
 }
 
 
@@ -67,11 +68,13 @@ def access(settings: Settings) -> object:
         origin = request.headers.get("Origin")
         if origin is None or _same_origin(request, origin):
             return await handler(request)
-        if not allowed_origin(origin, settings.origins):
-            return web.Response(status=403)
-        if request.method == "OPTIONS":
-            return web.Response(status=204, headers=_PREFLIGHT)
-        return await handler(request)
+        granted = allowed_origin(origin, settings.origins)
+        if granted and request.method != "OPTIONS":
+            return await handler(request)
+        response = web.Response(status=204 if granted else 403, headers=_PREFLIGHT if granted else None)
+        if request.method == "OPTIONS" and (methods := allowed_methods(request.app, request.path)):
+            response.headers["Allow"] = ", ".join(methods)
+        return response
 
     return check
 
@@ -92,7 +95,7 @@ def grants(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Aw
             response.headers["Access-Control-Allow-Origin"] = "*"
         else:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers.add("Vary", "Origin")
+            response.headers.setdefault("Vary", "Origin")
 
     return grant
 
@@ -110,7 +113,7 @@ def _plain(status: int, text: str, headers: dict[str, str] | None = None) -> web
 
 def _redirect(request: web.Request, path: str) -> web.Response:
     """Go answers a GET with a link that nobody follows by hand."""
-    status = 301 if request.method == "GET" else 307
+    status = 301 if request.method == "GET" and "//" not in request.path else 307
     target = path + (f"?{request.query_string}" if request.query_string else "")
     headers = {"Location": target}
     if request.method != "GET":
@@ -127,7 +130,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPNotFound:
         path = request.path
         clean = "/" + "/".join(part for part in path.split("/") if part)
-        if clean != path and _has_route(request.app, clean):
+        if clean != path and allowed_methods(request.app, clean):
             return _redirect(request, clean)
         return _plain(404, "404 page not found")
     except web.HTTPMethodNotAllowed as error:
@@ -141,5 +144,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_response(error)
 
 
-def _has_route(app: web.Application, path: str) -> bool:
-    return any(resource.canonical == path for resource in app.router.resources())
+def allowed_methods(app: web.Application, path: str) -> list[str]:
+    """The methods of a path, none for one that does not exist."""
+    routes = [r for r in app.router.routes() if r.resource is not None and r.resource.canonical == path]
+    return sorted({route.method for route in routes})

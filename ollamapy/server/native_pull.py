@@ -64,8 +64,6 @@ def _import(store: Store, name: ModelName, pack: Pack, scratch: Path, progress: 
     with store.blobs.writing():
         digest = import_pack(store, pack, scratch, written)
         imported = model_layers(store, digest)
-        if pack.license:
-            imported.layers.append(store.add_text("license", pack.license))
         store.write(name, imported.config, imported.layers)
 
 
