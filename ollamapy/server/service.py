@@ -125,7 +125,7 @@ class Service:
         if len(prompt) > num_ctx and not limits.shift:
             raise ContextLengthError(
                 "the prompt is longer than the context length currently available to the model; shorten the "
-                "prompt or raise num_ctx"
+                "prompt, adjust the context length in settings, or use a model with a longer context length"
             )
         deltas = model.generate(
             GenerationRequest(

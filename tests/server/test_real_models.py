@@ -61,7 +61,13 @@ def test_chat(server: RunningServer) -> None:
 
 
 def test_logprobs(server: RunningServer) -> None:
-    body = {"model": "smollm2:135m", "prompt": QUESTION, "options": GREEDY, "logprobs": True, "top_logprobs": 2}
+    body = {
+        "model": "smollm2:135m",
+        "prompt": QUESTION,
+        "options": GREEDY,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
     value = httpx.post(f"{server.url}/api/generate", json={**body, "stream": False}, timeout=60).json()
     first = value["logprobs"][0]
     assert (first["token"], first["bytes"]) == ("The", [84, 104, 101])
@@ -109,7 +115,9 @@ def test_embed(server: RunningServer) -> None:
 
 
 def test_many_at_once_say_what_each_says_alone(server: RunningServer) -> None:
-    prompts = [f"{word} are" for word in ("Cats", "Dogs", "Rivers", "Stars", "Books", "Songs", "Roads", "Bees")]
+    prompts = [
+        f"{word} are" for word in ("Cats", "Dogs", "Rivers", "Stars", "Books", "Songs", "Roads", "Bees")
+    ]
     options = {"temperature": 0.8, "seed": 3, "num_predict": 12}
 
     async def ask(client: ollama.AsyncClient, prompt: str, delay: float) -> str:
@@ -128,7 +136,12 @@ def test_many_at_once_say_what_each_says_alone(server: RunningServer) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_ends_its_work(server: RunningServer, stream: bool) -> None:
     async def leave() -> None:
-        body = {"model": "smollm2:135m", "prompt": "Count.", "options": {"num_predict": 100_000}, "stream": stream}
+        body = {
+            "model": "smollm2:135m",
+            "prompt": "Count.",
+            "options": {"num_predict": 100_000},
+            "stream": stream,
+        }
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             async with client.stream("POST", "/api/generate", json={**body, "stream": True}) as response:
                 async for _ in response.aiter_lines():
