@@ -25,7 +25,6 @@ from sampler_reference import (
 
 from ollamapy._core import SamplingParams, sample
 
-
 # ---- The random number -------------------------------------------------------------------------------------
 
 
@@ -42,8 +41,8 @@ def test_a_draw_is_the_generators_number() -> None:
     """Over 2^18 equally likely tokens the drawn id spells 18 bits of the random number."""
     row = np.zeros(1 << 18, np.float32)
     big = 2**64 - 1
-    for seed, branch, position in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (big, big, 2**62), (2**40 + 5, 2**33, 2**35),
-                                   (123456789, 3, 4095)]:  # fmt: skip
+    cases = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (123456789, 3, 4095)]
+    for seed, branch, position in [*cases, (big, big, 2**62), (2**40 + 5, 2**33, 2**35)]:
         token = draw(row, [], position, **OFF, seed=seed, branch=branch)
         assert token == int(uniform(seed, branch, position) * 2**18)
 
@@ -185,7 +184,7 @@ def test_top_k_comes_before_typical_p() -> None:
 
 
 def test_typical_p_comes_before_top_p() -> None:
-    # The typical tokens are the middle ones; top_p then picks from them. The other way round only token 0 would be left.
+    # The typical tokens are the middle ones; top_p then picks from them. The other way round only 0 would be left.
     row = logs([0.5, 0.2, 0.15, 0.1, 0.05])
     kept, _ = survivors(row, [], DEFAULTS | OFF | {"typical_p": 0.3})
     assert 0 not in kept
@@ -285,7 +284,7 @@ def test_greedy_keeps_the_typical_cut() -> None:
 
 
 def shifted(row: Any, history: list[int], **options: Any) -> list[float]:
-    """Penalized logits, seen through the ratio of two tokens' draws being decided: found by bisection of a rival."""
+    """The penalized logits, found by bisecting the logit of a rival that a greedy draw must not prefer."""
     row = np.asarray(row, np.float32)
     out = []
     for token in range(len(row)):
