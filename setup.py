@@ -19,7 +19,9 @@ class CMakeBuild(build_ext):
     """Configure and build CMakeLists.txt, then put the module where setuptools expects it."""
 
     def build_extension(self, ext: Extension) -> None:
-        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+        compiler = (
+            os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+        )
         if not compiler:
             raise SystemExit(
                 "OllamaPy builds its engine from C++20 source and found no C++ compiler.\n"

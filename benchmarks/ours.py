@@ -62,7 +62,9 @@ class Ours:
         for sequence in sequences:
             for start in range(0, prompt, CHUNK):
                 count = min(CHUNK, prompt - start)
-                self.runner.submit(self.program, cache, [(sequence, start, count, int(start + count == prompt))])
+                self.runner.submit(
+                    self.program, cache, [(sequence, start, count, int(start + count == prompt))]
+                )
         return self._run()
 
     def prefill(self, tokens: int) -> float:

@@ -23,7 +23,21 @@ class Peer:
     extra: tuple[str, ...] = ()
 
     def _bench(self, model: Path, threads: int, *what: str) -> float:
-        command = [self.program, "-m", str(model), "-t", str(threads), "-ngl", "0", "-r", "1", "-o", "json", *what, *self.extra]
+        command = [
+            self.program,
+            "-m",
+            str(model),
+            "-t",
+            str(threads),
+            "-ngl",
+            "0",
+            "-r",
+            "1",
+            "-o",
+            "json",
+            *what,
+            *self.extra,
+        ]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return float(json.loads(out[out.index("[") :])[-1]["avg_ts"])
 
@@ -43,7 +57,17 @@ class Batched:
     program: str
 
     def decode(self, model: Path, threads: int, tokens: int, streams: int) -> float:
-        command = [self.program, "-m", str(model), "-t", str(threads), "-ngl", "0", "-c", str(streams * (tokens + 32))]
+        command = [
+            self.program,
+            "-m",
+            str(model),
+            "-t",
+            str(threads),
+            "-ngl",
+            "0",
+            "-c",
+            str(streams * (tokens + 32)),
+        ]
         command += ["-npp", "16", "-ntg", str(tokens), "-npl", str(streams), "--output-format", "jsonl"]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]

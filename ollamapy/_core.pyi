@@ -74,7 +74,7 @@ class Tokenizer:
     def __init__(self, file: GGUFFile) -> None: ...
     @property
     def kind(self) -> str:
-        """"bpe", "spm" or "wordpiece"."""
+        """One of "bpe", "spm", "wordpiece"."""
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -145,7 +145,7 @@ class Value:
     def width(self) -> int: ...
     @property
     def rows(self) -> str:
-        """"tokens", "logits" (rows that will be sampled) or "sequences"."""
+        """One of "tokens", "logits" (rows that will be sampled), "sequences"."""
     def __add__(self, other: Value) -> Value: ...
 
 @final
@@ -192,8 +192,8 @@ class Graph:
         softcap: float = 0.0,
     ) -> Value:
         """Attention over the sequence. Causal layers keep K and V in the paged cache, in the layer group of their
-        window (0: global); a token sees itself and the window - 1 tokens before it. A bidirectional layer sees the whole
-        sequence of the same step and caches nothing."""
+        window (0: global); a token sees itself and the window - 1 tokens before it. A bidirectional layer sees
+        the whole sequence of the same step and caches nothing."""
     def silu(self, x: Value) -> Value: ...
     def gelu(self, x: Value, approximate: str = "tanh") -> Value:
         """approximate: "tanh" or "none" (erf)."""
@@ -224,7 +224,7 @@ class Program:
 
     @property
     def kind(self) -> str:
-        """"logits" or "pooled"."""
+        """Either "logits" or "pooled"."""
     @property
     def output_width(self) -> int: ...
     @property
@@ -258,8 +258,9 @@ class KVCache:
 class SamplingParams:
     """How a token is drawn, in Ollama's order: penalties, top_k, typical_p, top_p, min_p, temperature.
 
-    temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position). logprobs < 0: none; n >= 0: the
-    chosen token's and the n best, of the model before all of these. Raises ValueError for values out of range or NaN.
+    temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position).
+    logprobs < 0: none; n >= 0: the chosen token's and the n best, of the model before all of these. Raises
+    ValueError for values out of range or NaN.
     """
 
     def __init__(
@@ -356,3 +357,74 @@ class Runner:
         """Wait for queued steps, then time every instruction until stop_profile."""
     def stop_profile(self) -> list[int]:
         """Nanoseconds by instruction of the program, summed over the steps in between."""
+
+def _row_op(
+    isa: str, op: str, arrays: SequenceOf[NDArray[np.float32]], number: float = 0.0
+) -> NDArray[np.float32]:
+    """One row kernel on rows of n values, for tests: op is the kernel's name, arrays its rows, number its factor,
+    cap or eps. log_sum_exp returns [max, log sum]. Raises ValueError for an unknown name or arrays that do not fit."""
+
+def _rope(
+    isa: str, x: NDArray[np.float32], cos: NDArray[np.float32], sin: NDArray[np.float32], pairing: str
+) -> NDArray[np.float32]:
+    """Rotates the heads [heads, head_dim] of one token; cos and sin are [rotary_dims / 2]."""
+
+def _store_kv(
+    isa: str,
+    pool: NDArray[np.uint16],
+    layout: SequenceOf[int],
+    page: int,
+    slot: int,
+    k: NDArray[np.float32],
+    v: NDArray[np.float32],
+) -> None:
+    """Writes one token's K [kv heads, head_dim] and V [kv heads, v_dim] into a pool of f16. layout is (page_stride,
+    k_offset, v_offset, kv heads, head_dim, v_dim), in elements."""
+
+def _attention(
+    isa: str,
+    pool: NDArray[np.uint16],
+    layout: SequenceOf[int],
+    pages: NDArray[np.int32],
+    q: NDArray[np.float32],
+    visible_begin: NDArray[np.int32],
+    visible_end: NDArray[np.int32],
+    scale: float,
+    softcap: float = 0.0,
+    group_rows: int = 8,
+    segments: int = 0,
+) -> NDArray[np.float32]:
+    """Attention of q [rows, heads, head_dim] over the pages of one sequence: [rows, heads, v_dim]. Rows run in groups
+    of group_rows; with segments > 0 in two parts, that many segments of 256 positions at a time."""
+
+@final
+class _PackedMatrix:
+    """A weight matrix in the kernels' layout, for tests and benchmarks of the kernels by themselves.
+
+    weights: rows as they lie in the file, packed in calls of rows_per_call rows (0: one call).
+    Raises ValueError for an unknown type and for sizes that do not fit.
+    """
+
+    PANEL_ROWS: int
+    """Activation rows of a panel: kernels start at multiples of it."""
+
+    def __init__(
+        self, type_id: int, weights: NDArray[np.uint8], rows: int, cols: int, rows_per_call: int = 0
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def row(self, index: int) -> NDArray[np.float32]:
+        """One row dequantized from the packed form: [cols]. Raises IndexError."""
+    def matmul(
+        self,
+        x: NDArray[np.float32],
+        isa: str,
+        bias: NDArray[np.float32] | None = None,
+        residual: NDArray[np.float32] | None = None,
+        tile_step: int = 0,
+        row_step: int = 0,
+    ) -> NDArray[np.float32]:
+        """x [m, cols] by the matrix: [m, rows], + bias [rows], + residual [m, rows]; in calls of tile_step tiles of
+        16 rows and row_step activation rows (0: all). Raises ValueError."""
+    def time(self, m: int, isa: str, repeats: int = 1, threads: int = 1) -> list[float]:
+        """Seconds of each of repeats products with m rows, quantization of the rows included."""

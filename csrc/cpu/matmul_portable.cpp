@@ -63,18 +63,21 @@ void quantized_tile(const MatmulTask& task, int64_t tile, int64_t row, int64_t n
             std::memcpy(q, panel + c * kBlock, sizeof(q));
             const auto scale = load<float>(panel + kScaleAt + 4 * c);
             const auto scaled_sum = load<float>(panel + kScaledSumAt + 4 * c);
-            const int32_t sum0 = load<int16_t>(panel + kHalfSumsAt + 4 * c);
-            const int32_t sum1 = load<int16_t>(panel + kHalfSumsAt + 4 * c + 2);
+            int32_t sums[2];
+            for (int h = 0; h < 2; ++h) {
+                const uint8_t* pair = panel + kPairSumsAt + 4 * (h * kPanelRows + c);
+                sums[h] = load<int16_t>(pair) + load<int16_t>(pair + 2);
+            }
             for (int64_t r = 0; r < kTileRows; ++r) {
                 const BlockRow& b = block_rows[r];
-                const int32_t dot0 = dot16(b.q, q) - layout.offset * sum0;
-                const int32_t dot1 = dot16(b.q + 16, q + 16) - layout.offset * sum1;
+                const int32_t dot0 = dot16(b.q, q) - layout.offset * sums[0];
+                const int32_t dot1 = dot16(b.q + 16, q + 16) - layout.offset * sums[1];
                 const int32_t dot = layout.sub_scales ? b.scale[0] * dot0 + b.scale[1] * dot1 : dot0 + dot1;
                 float& sum = acc[c][r];
                 sum = std::fma(b.d * scale, static_cast<float>(dot), sum);
                 if (!layout.has_min) continue;
                 if (layout.sub_scales) {
-                    const int32_t min = b.min[0] * sum0 + b.min[1] * sum1;
+                    const int32_t min = b.min[0] * sums[0] + b.min[1] * sums[1];
                     sum = std::fma(-(b.m * scale), static_cast<float>(min), sum);
                 } else {
                     sum = std::fma(b.m, scaled_sum, sum);
@@ -135,7 +138,7 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
         }
         float scale = 0.0f;
         int8_t q[kBlock] = {};
-        int32_t sums[2] = {0, 0};
+        int16_t sums[2][2] = {};
         if (max_bits >= kInfinity) {
             std::memcpy(&scale, &kQuietNan, 4);
         } else if (max_bits >= kZeroBelow) {
@@ -145,15 +148,15 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
             const float inverse = 127.0f / max;
             for (int k = 0; k < kBlock; ++k) {
                 q[k] = static_cast<int8_t>(std::nearbyint(x[k] * inverse));
-                sums[k / 16] += q[k];
+                sums[k / 16][k % 4 / 2] = static_cast<int16_t>(sums[k / 16][k % 4 / 2] + q[k]);
             }
         }
-        const float scaled_sum = scale * static_cast<float>(sums[0] + sums[1]);
-        const int16_t halves[2] = {static_cast<int16_t>(sums[0]), static_cast<int16_t>(sums[1])};
+        const float scaled_sum =
+            scale * static_cast<float>(sums[0][0] + sums[0][1] + sums[1][0] + sums[1][1]);
         std::memcpy(panel + c * kBlock, q, sizeof(q));
         std::memcpy(panel + kScaleAt + 4 * c, &scale, 4);
         std::memcpy(panel + kScaledSumAt + 4 * c, &scaled_sum, 4);
-        std::memcpy(panel + kHalfSumsAt + 4 * c, halves, 4);
+        for (int h = 0; h < 2; ++h) std::memcpy(panel + kPairSumsAt + 4 * (h * kPanelRows + c), sums[h], 4);
     }
 }
 

@@ -28,22 +28,25 @@ template <int N, class F>
     }
 }
 
-// What one call of a kernel computes: some rows of a panel by one tile.
+// What one call of a kernel computes: some rows of a panel by a tile, or by neighbouring tiles.
 struct TileCall {
-    const uint8_t* weights;   // the tile
+    const uint8_t* weights;  // the first tile
+    int64_t tile_bytes;
+    int64_t tiles;            // 1 to Kernel::kTiles
     const uint8_t* prefetch;  // what to fetch meanwhile: prefetch_step bytes for each block (or column)
     int64_t prefetch_step;
     int64_t steps;         // blocks of 32 columns, or columns of a float type
     const uint8_t* panel;  // quantized rows: the panel
     int64_t row;           // first row within the panel
+    int64_t rows;          // activation rows
     const float* x;        // float rows: the first row
     int64_t x_stride;
-    float* y;  // output of the first row and the tile's first output
+    float* y;  // output of the first row and the first tile's first output
     int64_t y_stride;
-    const float* bias;      // of the tile's first output, or null
-    const float* residual;  // of the first row and the tile's first output, or null
+    const float* bias;      // of the first output, or null
+    const float* residual;  // of the first row and output, or null
     int64_t residual_stride;
-    int64_t outputs;  // 1 to 16
+    int64_t outputs;  // 1 to 16 for each tile
 };
 
 // Activations of so many bytes stay in the second level cache beside the streaming weights.
@@ -51,65 +54,101 @@ constexpr int64_t kRowBlockBytes = 384 << 10;
 // How far ahead of the kernel weights are fetched when every tile is read once.
 constexpr int64_t kPrefetchAhead = 4096;
 
-// Kernel<C>::run(const TileCall&) for C rows; most rows of a call: kMost, a divisor of kPanelRows.
-template <template <int> class Kernel, int kMost>
-void run_rows(int64_t rows, const TileCall& call) {
-    if constexpr (kMost > 1) {
-        if (rows < kMost) return run_rows<Kernel, kMost - 1>(rows, call);
-    }
-    Kernel<kMost>::run(call);
-}
+// Bytes of kColumns<T> columns of a tile.
+template <DType T>
+constexpr int64_t kColumns = takes_quantized(T) ? kBlock * tile_layout(T).blocks : 1;
+template <DType T>
+constexpr int64_t kColumnsBytes = takes_quantized(T) ? tile_layout(T).super_bytes()
+                                  : T == DType::F32  ? 4 * kTileRows
+                                                     : 2 * kTileRows;
 
-// The loops around the kernels. A tile meets all panels of a block of rows while it is in the nearest cache.
-template <template <int> class Kernel, int kMost>
+// The loops around Kernel::run(const TileCall&), a kernel for type T. It says how many neighbouring tiles
+// (kTiles) and how many of the rows left in a panel (rows_at_once) a call takes. A tile meets all panels of a
+// block of rows while it is in the nearest cache.
+template <DType T, class Kernel>
 void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                int64_t row_end) {
-    static_assert(kPanelRows % kMost == 0);
     const PackedView& w = task.w;
-    const bool quantized = takes_quantized(w.type);
-    const auto bytes = static_cast<int64_t>(tile_bytes(w.type, w.cols));
-    const int64_t steps = quantized ? w.cols / kBlock : w.cols;
-    const int64_t panel_bytes = quantized ? steps * kPanelBlockBytes : kPanelRows * w.cols * 4;
-    const int64_t panels_at_once = panel_bytes < kRowBlockBytes ? kRowBlockBytes / panel_bytes : 1;
+    constexpr bool kQuantized = takes_quantized(T);
+    const int64_t bytes = w.cols / kColumns<T> * kColumnsBytes<T>;
+    const int64_t steps = kQuantized ? w.cols / kBlock : w.cols;
+    const int64_t panel_bytes = kQuantized ? steps * kPanelBlockBytes : kPanelRows * w.cols * 4;
+    const int64_t block_rows = (panel_bytes < kRowBlockBytes ? kRowBlockBytes / panel_bytes : 1) * kPanelRows;
+    const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
+    const auto rows_at = [&](int64_t row, int64_t end) {
+        return Kernel::rows_at_once(least(end - row, kPanelRows - row % kPanelRows));
+    };
 
-    for (int64_t block_begin = row_begin; block_begin < row_end; block_begin += panels_at_once * kPanelRows) {
-        const int64_t block_end = row_end - block_begin < panels_at_once * kPanelRows
-                                      ? row_end
-                                      : block_begin + panels_at_once * kPanelRows;
-        const int64_t last = (block_end - block_begin) % kPanelRows;
-        const int64_t calls =
-            (block_end - block_begin) / kPanelRows * (kPanelRows / kMost) + (last + kMost - 1) / kMost;
-        for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-            TileCall call;
+    for (int64_t block_begin = row_begin; block_begin < row_end; block_begin += block_rows) {
+        const int64_t block_end = least(row_end, block_begin + block_rows);
+        int64_t calls = 0;
+        for (int64_t row = block_begin; row < block_end; row += rows_at(row, block_end)) ++calls;
+        // Few rows wait for memory: one stream of weights, fetched a little ahead of its use. Tiles that are
+        // read by several calls are fetched by the calls before, each a share.
+        const bool stream = calls == 1;
+        const int64_t tiles_at_once = stream ? 1 : Kernel::kTiles;
+        TileCall call;
+        call.tile_bytes = bytes;
+        call.steps = steps;
+        call.x_stride = task.xf_stride;
+        call.y_stride = task.y_stride;
+        call.residual_stride = task.residual_stride;
+        call.prefetch_step = (tiles_at_once * bytes + steps * calls - 1) / (steps * calls);
+        for (int64_t tile = tile_begin; tile < tile_end; tile += tiles_at_once) {
+            call.tiles = least(tiles_at_once, tile_end - tile);
             call.weights = w.data + tile * bytes;
-            call.steps = steps;
-            // Read once, a tile is fetched a little ahead of its use. Read by several calls, each of them
-            // fetches a share of the next tile.
-            call.prefetch = call.weights + (calls == 1 ? kPrefetchAhead : bytes);
-            call.prefetch_step = (bytes + steps * calls - 1) / (steps * calls);
+            call.prefetch = call.weights + (stream ? kPrefetchAhead : call.tiles * bytes);
             const int64_t output = tile * kTileRows;
-            call.outputs = w.rows - output < kTileRows ? w.rows - output : kTileRows;
+            call.outputs = least(w.rows - output, call.tiles * kTileRows);
             call.bias = task.bias ? task.bias + output : nullptr;
-            call.x_stride = task.xf_stride;
-            call.y_stride = task.y_stride;
-            call.residual_stride = task.residual_stride;
-            for (int64_t row = block_begin; row < block_end;) {
-                // The rest of a panel is shared out evenly.
-                const int64_t in_panel = row % kPanelRows;
-                const int64_t left =
-                    block_end - row < kPanelRows - in_panel ? block_end - row : kPanelRows - in_panel;
-                const int64_t parts = (left + kMost - 1) / kMost;
-                const int64_t rows = (left + parts - 1) / parts;
-                call.panel = quantized ? task.xq.data + row / kPanelRows * panel_bytes : nullptr;
-                call.row = in_panel;
-                call.x = quantized ? nullptr : task.xf + row * task.xf_stride;
+            for (int64_t row = block_begin; row < block_end; row += call.rows) {
+                call.rows = rows_at(row, block_end);
+                call.row = row % kPanelRows;
+                call.panel = kQuantized ? task.xq.data + row / kPanelRows * panel_bytes : nullptr;
+                call.x = kQuantized ? nullptr : task.xf + row * task.xf_stride;
                 call.y = task.y + row * task.y_stride + output;
                 call.residual = task.residual ? task.residual + row * task.residual_stride + output : nullptr;
-                run_rows<Kernel, kMost>(rows, call);
+                Kernel::run(call);
                 call.prefetch += call.prefetch_step * steps;
-                row += rows;
             }
         }
+    }
+}
+
+// Quantized<T> and Float<T> are the kernels of an instruction set.
+template <template <DType> class Quantized, template <DType> class Float>
+void matmul(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
+            int64_t row_end) {
+    const auto run = [&](auto rows_by_tiles) {
+        rows_by_tiles(task, tile_begin, tile_end, row_begin, row_end);
+    };
+    switch (task.w.type) {
+        case DType::F32:
+            return run(run_tiles<DType::F32, Float<DType::F32>>);
+        case DType::F16:
+            return run(run_tiles<DType::F16, Float<DType::F16>>);
+        case DType::BF16:
+            return run(run_tiles<DType::BF16, Float<DType::BF16>>);
+        case DType::Q4_0:
+            return run(run_tiles<DType::Q4_0, Quantized<DType::Q4_0>>);
+        case DType::Q4_1:
+            return run(run_tiles<DType::Q4_1, Quantized<DType::Q4_1>>);
+        case DType::Q5_0:
+            return run(run_tiles<DType::Q5_0, Quantized<DType::Q5_0>>);
+        case DType::Q5_1:
+            return run(run_tiles<DType::Q5_1, Quantized<DType::Q5_1>>);
+        case DType::Q8_0:
+            return run(run_tiles<DType::Q8_0, Quantized<DType::Q8_0>>);
+        case DType::Q2_K:
+            return run(run_tiles<DType::Q2_K, Quantized<DType::Q2_K>>);
+        case DType::Q3_K:
+            return run(run_tiles<DType::Q3_K, Quantized<DType::Q3_K>>);
+        case DType::Q4_K:
+            return run(run_tiles<DType::Q4_K, Quantized<DType::Q4_K>>);
+        case DType::Q5_K:
+            return run(run_tiles<DType::Q5_K, Quantized<DType::Q5_K>>);
+        case DType::Q6_K:
+            return run(run_tiles<DType::Q6_K, Quantized<DType::Q6_K>>);
     }
 }
 

@@ -105,12 +105,12 @@ struct BlockRow {
 // Row r of block number block (of 32 columns) of a tile of a quantized type.
 void read_block_row(DType type, const uint8_t* tile, int64_t block, int64_t r, BlockRow* out);
 
-// ---- Activations
-// ----------------------------------------------------------------------------------------------
+// ---- Activations ---------------------------------------------------------------------------------
 
 // Rows are quantized in panels of kPanelRows. A panel holds its blocks one after the other; a block holds,
-// for c in [0, kPanelRows): 32 int8 each, then the f32 scales, the f32 scale * sum, and the sums of both
-// halves as int16 pairs. The int8 are in [-127, 127].
+// for c in [0, kPanelRows): 32 int8 each, in [-127, 127]; then the f32 scales; the f32 scale * sum; and for
+// each half h of the block pairs of int16: the sums of its columns k with k % 4 < 2 and of the others (what
+// an int16 lane of a product of bytes adds up).
 //
 // Per block: scale = max|x| / 127 and q = round-half-even(x * (127 / max|x|)). A block whose max|x| is below
 // 2^-100 becomes zero (127 / max|x| could overflow); one with an infinity or a NaN becomes scale NaN, so that
@@ -118,8 +118,8 @@ void read_block_row(DType type, const uint8_t* tile, int64_t block, int64_t r, B
 constexpr int64_t kPanelRows = 12;
 constexpr int64_t kScaleAt = kPanelRows * kBlock;  // byte offsets in a block of a panel
 constexpr int64_t kScaledSumAt = kScaleAt + kPanelRows * 4;
-constexpr int64_t kHalfSumsAt = kScaledSumAt + kPanelRows * 4;
-constexpr int64_t kPanelBlockBytes = kHalfSumsAt + kPanelRows * 4;
+constexpr int64_t kPairSumsAt = kScaledSumAt + kPanelRows * 4;  // [2][kPanelRows] pairs of int16
+constexpr int64_t kPanelBlockBytes = kPairSumsAt + kPanelRows * 8;
 constexpr uint32_t kZeroBelow = 0x0d800000;  // bits of 2^-100
 constexpr uint32_t kInfinity = 0x7f800000;
 constexpr uint32_t kQuietNan = 0x7fc00000;

@@ -11,6 +11,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(OLLAMAPY_SIMD_AVX512) && defined(__GNUC__) && !defined(__clang__)
+// g++ 12 takes the "undefined" operands inside its own avx512fintrin.h for uninitialized variables.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #if defined(OLLAMAPY_SIMD_AVX512) && defined(OLLAMAPY_EMULATE_AVX512)
 #include "cpu/avx512_emulation.h"
 #elif defined(OLLAMAPY_SIMD_AVX512) || defined(OLLAMAPY_SIMD_AVX2)

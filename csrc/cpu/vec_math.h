@@ -44,7 +44,7 @@ OLLAMAPY_LANES Vec tanh(Vec x) {
     const Vec small = fma(x * square, polynomial(square, kP), x);
     const Vec magnitude = abs(x);
     const Vec large = broadcast(1.0f) - broadcast(2.0f) / (exp(magnitude + magnitude) + broadcast(1.0f));
-    return select(magnitude < broadcast(0.625f), small, copy_sign(large, x));
+    return copy_sign(select(magnitude < broadcast(0.625f), small, large), x);
 }
 
 // Within 2e-7; erf(+-inf) = +-1.
@@ -57,7 +57,7 @@ OLLAMAPY_LANES Vec erf(Vec x) {
     const Vec small = fma(x, polynomial(x * x, kSmall), x);
     const Vec magnitude = min(broadcast(4.0f), abs(x));
     const Vec large = broadcast(1.0f) - exp(zero() - polynomial(magnitude, kLarge));
-    return select(magnitude < broadcast(0.84375f), small, copy_sign(large, x));
+    return copy_sign(select(magnitude < broadcast(0.84375f), small, large), x);
 }
 
 // The lower bound keeps -inf (whose limit is 0) from becoming inf / inf or inf * 0; the results there are -0

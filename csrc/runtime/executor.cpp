@@ -13,6 +13,10 @@ constexpr int64_t kChunksPerThread = 6;                // so that a thread that 
 constexpr int64_t kMinTileBytes = int64_t{48} << 10;   // weight bytes worth a claim of their own
 constexpr int64_t kMatmulRows = 20 * cpu::kPanelRows;  // rows of a product in one chunk at most
 
+constexpr int64_t kUnitsPerThread = 2;  // attention tiles below which segments are shared out
+constexpr int64_t kSerialAttention =
+    64 * 1024;  // multiplications that one thread does before the other arrives
+
 int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
@@ -75,6 +79,31 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
             attention_scratch_[i].resize(program.attention_scratch);
         }
     }
+    prepare(threads_);
+    const size_t count = program.instructions.size();
+    if (profiling) profile.resize(count, 0);
+    pool.run([&](int thread) {
+        for (size_t i = 0; i < count;) {
+            // Neighbours of one chunk each run on the thread that claims the first, without a barrier
+            // between.
+            size_t end = i + 1;
+            while (counts_[i] == 1 && end < count && counts_[end] == 1 && !profiling) ++end;
+            const int64_t start = profiling && thread == 0 ? now_ns() : 0;
+            for (int64_t index; (index = claims_[i].fetch_add(1, std::memory_order_relaxed)) < counts_[i];) {
+                for (size_t k = i; k < end; ++k) chunk(program.instructions[k], index, counts_[k], thread);
+            }
+            pool.barrier().wait();
+            if (profiling && thread == 0) profile[i] += now_ns() - start;
+            i = end;
+        }
+    });
+    return floats(program.output);
+}
+
+// Everything about the batch that instructions share.
+void Executor::prepare(int64_t threads) {
+    const Program& program = *program_;
+    const Batch& batch = *batch_;
     tiles_.clear();
     sequence_of_row_.assign(batch.rows(), 0);
     for (size_t s = 0; s < batch.sequences.size(); ++s) {
@@ -85,34 +114,63 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
         }
         std::fill_n(sequence_of_row_.begin() + sequence.first_row, sequence.rows, static_cast<int>(s));
     }
-    visible_begin_.resize(program.groups.size());
-    for (size_t g = 0; g < program.groups.size(); ++g) {
+    const size_t groups = program.groups.size();
+    visible_begin_.resize(groups);
+    segments_.resize(groups);
+    visible_.assign(groups, 0);
+    for (size_t g = 0; g < groups; ++g) {
         const int64_t window = program.groups[g].window;
         visible_begin_[g].assign(batch.rows(), 0);
-        if (window == 0) continue;
         for (int64_t row = 0; row < batch.rows(); ++row) {
-            visible_begin_[g][row] =
-                static_cast<int32_t>(std::max<int64_t>(0, batch.positions[row] + 1 - window));
+            if (window > 0) {
+                visible_begin_[g][row] =
+                    static_cast<int32_t>(std::max<int64_t>(0, batch.positions[row] + 1 - window));
+            }
+            visible_[g] += batch.limits[row] - visible_begin_[g][row];
+        }
+        segments_[g].clear();
+        for (const AttentionTile& tile : tiles_) {
+            // Positions ascend, so the first row sees the earliest and the last row the latest.
+            segments_[g].push_back(
+                {visible_begin_[g][tile.first_row] / cpu::kSegmentTokens,
+                 ceil_div(batch.limits[tile.first_row + tile.rows - 1], cpu::kSegmentTokens)});
         }
     }
 
     const size_t count = program.instructions.size();
     if (claims_.size() < count) claims_ = std::vector<std::atomic<int64_t>>(count);
-    for (size_t i = 0; i < count; ++i) claims_[i].store(0, std::memory_order_relaxed);
-    if (profiling) profile.resize(count, 0);
-    pool.run([&](int thread) {
-        for (size_t i = 0; i < count; ++i) {
-            const Instruction& instruction = program.instructions[i];
-            const int64_t start = profiling && thread == 0 ? now_ns() : 0;
-            const int64_t total = chunks(instruction);
-            for (int64_t index; (index = claims_[i].fetch_add(1, std::memory_order_relaxed)) < total;) {
-                chunk(instruction, index, thread);
-            }
-            pool.barrier().wait();
-            if (profiling && thread == 0) profile[i] += now_ns() - start;
-        }
-    });
-    return floats(program.output);
+    counts_.resize(count);
+    size_t shared = 0, partials = 0;
+    for (size_t i = 0; i < count; ++i) {
+        claims_[i].store(0, std::memory_order_relaxed);
+        counts_[i] = chunks(program.instructions[i]);
+        const auto* layer = std::get_if<AttentionLayer>(&program.instructions[i]);
+        if (threads == 1 || !layer || attention_parts(*layer) == 1) continue;
+        const size_t units = tiles_.size() * layer->n_kv_heads;
+        shared = std::max(shared, units);
+        partials = std::max(partials, units * partial_stride(*layer));
+    }
+    if (parts_done_.size() < shared) parts_done_ = std::vector<std::atomic<int64_t>>(shared);
+    for (size_t i = 0; i < shared; ++i) parts_done_[i].store(0, std::memory_order_relaxed);
+    if (partials_.size() < partials) partials_.resize(partials);
+}
+
+size_t Executor::partial_stride(const AttentionLayer& layer) const {
+    int64_t most = 0;
+    for (const Segments& segments : segments_[layer.group])
+        most = std::max(most, segments.end - segments.begin);
+    return static_cast<size_t>(most) * cpu::attention_partial_floats(static_cast<int32_t>(layer.n_heads),
+                                                                     static_cast<int32_t>(layer.n_kv_heads),
+                                                                     static_cast<int32_t>(layer.v_dim),
+                                                                     cpu::kAttentionRows);
+}
+
+int64_t Executor::attention_parts(const AttentionLayer& layer) const {
+    const int64_t units = static_cast<int64_t>(tiles_.size()) * layer.n_kv_heads;
+    int64_t most = 0;
+    for (const Segments& segments : segments_[layer.group])
+        most = std::max(most, segments.end - segments.begin);
+    return std::max<int64_t>(1, std::min(most, ceil_div(threads_ * kUnitsPerThread, units)));
 }
 
 int64_t Executor::chunks(const Instruction& instruction) const {
@@ -131,14 +189,15 @@ int64_t Executor::chunks(const Instruction& instruction) const {
     }
     if (const auto* chain = std::get_if<RowChain>(&instruction)) return std::min(rows_of(chain->rows), most);
     if (const auto* attention = std::get_if<AttentionLayer>(&instruction)) {
-        return static_cast<int64_t>(tiles_.size()) * attention->n_kv_heads;
+        if (visible_[attention->group] * attention->n_heads * attention->head_dim < kSerialAttention)
+            return 1;
+        return static_cast<int64_t>(tiles_.size()) * attention->n_kv_heads * attention_parts(*attention);
     }
     if (std::holds_alternative<PoolRows>(instruction)) return static_cast<int64_t>(batch_->outputs.size());
     return std::min(batch_->rows(), most);
 }
 
-void Executor::chunk(const Instruction& instruction, int64_t index, int thread) {
-    const int64_t count = chunks(instruction);
+void Executor::chunk(const Instruction& instruction, int64_t index, int64_t count, int thread) {
     if (const auto* chain = std::get_if<RowChain>(&instruction)) {
         const Range range = share(rows_of(chain->rows), index, count);
         run_rows(*chain, range.begin, range.end, thread);
@@ -151,7 +210,7 @@ void Executor::chunk(const Instruction& instruction, int64_t index, int thread) 
         const Range range = share(batch_->rows(), index, count);
         run_heads(*heads, range.begin, range.end, thread);
     } else if (const auto* attention = std::get_if<AttentionLayer>(&instruction)) {
-        run_attention(*attention, index, thread);
+        run_attention(*attention, index, count, thread);
     } else if (const auto* pool = std::get_if<PoolRows>(&instruction)) {
         run_pool(*pool, index);
     }
@@ -312,9 +371,22 @@ void Executor::run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, i
     }
 }
 
-void Executor::run_attention(const AttentionLayer& layer, int64_t index, int thread) {
+void Executor::run_attention(const AttentionLayer& layer, int64_t index, int64_t count, int thread) {
+    const int64_t units = static_cast<int64_t>(tiles_.size()) * layer.n_kv_heads;
+    if (count < units) {  // all of it in one chunk
+        for (int64_t unit = 0; unit < units; ++unit) attend(layer, unit, 0, 1, thread);
+    } else {
+        const int64_t parts = count / units;
+        attend(layer, index / parts, index % parts, parts, thread);
+    }
+}
+
+// One part of the segments of a unit: a tile of rows and a KV head. The thread that ends the last part
+// merges.
+void Executor::attend(const AttentionLayer& layer, int64_t unit, int64_t part, int64_t parts, int thread) {
     // Long tiles first: the last rows of a prompt see the most.
-    const auto tile_index = static_cast<int64_t>(tiles_.size()) - 1 - index / layer.n_kv_heads;
+    const auto tile_index = static_cast<int64_t>(tiles_.size()) - 1 - unit / layer.n_kv_heads;
+    const auto kv_head = static_cast<int32_t>(unit % layer.n_kv_heads);
     const AttentionTile& tile = tiles_[tile_index];
     cpu::AttentionTask task{};
     task.kv = kv_layer(layer.group, layer.layer);
@@ -328,8 +400,25 @@ void Executor::run_attention(const AttentionLayer& layer, int64_t index, int thr
     task.softcap = layer.softcap;
     task.visible_begin = visible_begin_[layer.group].data();
     task.visible_end = batch_->limits.data();
-    isa_->rows->attention(task, tile.first_row, tile.first_row + tile.rows,
-                          static_cast<int32_t>(index % layer.n_kv_heads), attention_scratch_[thread].data());
+    const int64_t begin = tile.first_row, end = tile.first_row + tile.rows;
+    float* const scratch = attention_scratch_[thread].data();
+    if (parts == 1) {
+        isa_->rows->attention(task, begin, end, kv_head, scratch);
+        return;
+    }
+    const Segments all = segments_[layer.group][tile_index];
+    const Range mine = share(all.end - all.begin, part, parts);
+    float* const partials = partials_.data() + static_cast<size_t>(unit) * partial_stride(layer);
+    const size_t record =
+        cpu::attention_partial_floats(task.n_heads, task.kv.n_kv_heads, task.kv.v_dim, tile.rows);
+    if (mine.begin < mine.end) {
+        isa_->rows->attention_partial(task, begin, end, kv_head, all.begin + mine.begin, all.begin + mine.end,
+                                      scratch, partials + static_cast<size_t>(mine.begin) * record);
+    }
+    if (parts_done_[unit].fetch_add(1, std::memory_order_acq_rel) + 1 == parts) {
+        parts_done_[unit].store(0, std::memory_order_relaxed);  // for the next layer, behind a barrier
+        isa_->rows->attention_merge(task, begin, end, kv_head, all.begin, all.end, partials);
+    }
 }
 
 void Executor::run_pool(const PoolRows& pool, int64_t index) {

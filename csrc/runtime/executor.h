@@ -41,20 +41,28 @@ class Executor {
         int sequence;
         int64_t first_row, rows;
     };
-    struct Plan;
+    // Segments [begin, end) of 256 positions that the rows of a tile see.
+    struct Segments {
+        int64_t begin, end;
+    };
 
     int64_t rows_of(Rows rows) const;
     float* floats(int buffer) const;
     cpu::QuantizedRows quantized(int buffer) const;
     cpu::KvLayer kv_layer(int group, int layer) const;
 
+    void prepare(int64_t threads);
     int64_t chunks(const Instruction& instruction) const;
-    void chunk(const Instruction& instruction, int64_t index, int thread);
+    // How many threads may share the segments of one tile and KV head: 1 where there are tiles enough.
+    int64_t attention_parts(const AttentionLayer& layer) const;
+    size_t partial_stride(const AttentionLayer& layer) const;  // floats between tiles and KV heads
+    void chunk(const Instruction& instruction, int64_t index, int64_t count, int thread);
     void run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread);
     void run_matmul(const MatmulGroup& group, int64_t index, int64_t count);
     void run_rope_table(const RopeTable& table, int64_t begin, int64_t end);
     void run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, int thread);
-    void run_attention(const AttentionLayer& layer, int64_t index, int thread);
+    void run_attention(const AttentionLayer& layer, int64_t index, int64_t count, int thread);
+    void attend(const AttentionLayer& layer, int64_t unit, int64_t part, int64_t parts, int thread);
     void run_pool(const PoolRows& pool, int64_t index);
 
     const Program* program_ = nullptr;
@@ -63,12 +71,17 @@ class Executor {
     const cpu::Isa* isa_ = nullptr;
     uint8_t* arena_ = nullptr;
     int threads_ = 1;
-    std::vector<std::atomic<int64_t>> claims_;
+    std::vector<std::atomic<int64_t>> claims_;           // by instruction: chunks handed out
+    std::vector<int64_t> counts_;                        // by instruction: chunks
     std::vector<std::vector<float>> row_scratch_;        // per thread
     std::vector<std::vector<float>> attention_scratch_;  // per thread
     std::vector<AttentionTile> tiles_;
     std::vector<int> sequence_of_row_;
     std::vector<std::vector<int32_t>> visible_begin_;  // by group: [rows]
+    std::vector<std::vector<Segments>> segments_;      // by group: [tiles]
+    std::vector<int64_t> visible_;                     // by group: positions seen, summed over rows
+    std::vector<float> partials_;                      // of shared tiles
+    std::vector<std::atomic<int64_t>> parts_done_;     // by tile and KV head
 };
 
 }  // namespace ollamapy

@@ -15,6 +15,12 @@ _COMMANDS = {  # name: (module, attribute, one line of help)
     "run": ("run", "run", "Ask a model; pulls it and starts a server where needed"),
     "pull": ("pull", "pull", "Fetch a model pack"),
     "list": ("models", "list_command", "List the models of the store"),
+    "show": ("show", "show", "Show what is known of a model"),
+    "create": ("create", "create", "Create a model from a Modelfile"),
+    "ps": ("models", "ps", "List the models in memory"),
+    "stop": ("models", "stop", "Take a model out of memory"),
+    "cp": ("models", "cp", "Copy a model"),
+    "rm": ("models", "rm", "Remove models from the store"),
 }
 _ALIASES = {"start": "serve", "ls": "list"}
 

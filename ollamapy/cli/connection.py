@@ -37,12 +37,13 @@ def new_client() -> Client:
 def run_command(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; a failure becomes one line. Ctrl-C ends it."""
     from ollamapy.client import ClientError, NotConnectedError
+    from ollamapy.types import RequestError
 
     try:
         return asyncio.run(work)
     except NotConnectedError:
         raise click.ClickException(NOT_RUNNING) from None
-    except ClientError as error:
+    except (ClientError, RequestError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import click
@@ -13,11 +13,12 @@ import click
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def write_text(text: str) -> None:
-    """Model text: never markup; on a terminal also never control characters, which could drive it."""
+def write_text(text: str, layout: Callable[[str], str] = str) -> None:
+    """Model text: never markup; on a terminal also never control characters of its own, which could drive
+    it."""
     if sys.stdout.isatty():
         text = _CONTROL.sub("", text)
-    sys.stdout.write(text)
+    sys.stdout.write(layout(text))
     sys.stdout.flush()
 
 

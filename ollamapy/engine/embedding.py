@@ -121,9 +121,12 @@ class EmbeddingLane:
             self.failed(items, "a step returned no vectors")
             return
         row = 0
-        for item in items:
+        errors = dict(result.item_errors)
+        for i, item in enumerate(items):
             text = item.owner
             text.in_flight -= 1
+            if i in errors and not text.vector.done():
+                text.vector.set_exception(EngineError(errors[i]))
             if output is not None and not text.vector.done():
                 self._take(text, output[row : row + item.outputs], item.start + item.rows)
             row += item.outputs

@@ -266,11 +266,11 @@ class GenerationLane:
     def finish(self, items: Sequence[Item], result: CoreResult) -> None:
         """Hand out the outcome of a step."""
         samples = {sample.item: sample for sample in result.samples}
+        errors = dict(result.item_errors)
         for i, item in enumerate(items):
-            sample = samples.get(i)
-            if result.error is None and item.outputs and sample is None and not item.owner.finished:
-                item.owner.fail(EngineError("a step returned no token"))
-            item.owner.receive(item, sample, result)
+            if i in errors and not item.owner.discard:
+                item.owner.fail(EngineError(errors[i]))
+            item.owner.receive(item, samples.get(i), result)
         self._settle()
 
     def failed(self, items: Sequence[Item], error: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -56,8 +57,7 @@ class StepLoop:
         self._wake = asyncio.Event()
         self._landed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.steps = 0
-        self.rows = 0
+        self.steps_by_rows: Counter[int] = Counter()  # how many steps had how many rows
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._runner.fileno(), self._wake.set)
@@ -133,5 +133,4 @@ class StepLoop:
             lane.failed(items, str(error))
             return
         self._flying[step] = (lane, items)
-        self.steps += 1
-        self.rows += sum(rows for _, _, rows, _ in core)
+        self.steps_by_rows[sum(rows for _, _, rows, _ in core)] += 1

@@ -154,12 +154,12 @@ def _apply(result: Modelfile, word: str, argument: str, value: str, line: int) -
         if argument == "stop":
             result.parameters.setdefault("stop", []).append(value)
         else:
-            result.parameters[argument] = _typed(value)
+            result.parameters[argument] = typed_parameter(value)
     else:
         setattr(result, word, value)
 
 
-def _typed(text: str) -> Any:
+def typed_parameter(text: str) -> Any:
     """A parameter's value: a number or a truth value where it reads as one."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

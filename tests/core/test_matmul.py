@@ -1,4 +1,4 @@
-"""The matrix product kernels: packing, the defined arithmetic, one row one result, extremes, every instruction set."""
+"""The matrix product kernels: packing, the defined arithmetic, one row one result, extremes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ollamapy import _core
 
 Matrix = _core._PackedMatrix
 PANEL = Matrix.PANEL_ROWS
-ISAS = _core._matmul_isas()
+ISAS = _core.available_isas()
 FLOAT_TYPES = [Type.F32, Type.F16, Type.BF16]
 BLOCK_TYPES = [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0]
 K_TYPES = [Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K]
@@ -20,7 +20,13 @@ QUANTIZED = BLOCK_TYPES + K_TYPES
 ALL_TYPES = FLOAT_TYPES + QUANTIZED
 
 # Byte offsets of the f16 scale and of the f16 minimum in a block of the file.
-D_AT = dict.fromkeys(BLOCK_TYPES, 0) | {Type.Q2_K: 80, Type.Q3_K: 108, Type.Q4_K: 0, Type.Q5_K: 0, Type.Q6_K: 208}
+D_AT = dict.fromkeys(BLOCK_TYPES, 0) | {
+    Type.Q2_K: 80,
+    Type.Q3_K: 108,
+    Type.Q4_K: 0,
+    Type.Q5_K: 0,
+    Type.Q6_K: 208,
+}
 M_AT = {Type.Q4_1: 2, Type.Q5_1: 2, Type.Q2_K: 82, Type.Q4_K: 2, Type.Q5_K: 2}
 
 each_isa = pytest.mark.parametrize("isa", ISAS)
@@ -73,11 +79,11 @@ def columns(kind: Type) -> int:
     return 768 if kind in K_TYPES else 160 if kind in BLOCK_TYPES else 77
 
 
-# ---- The arithmetic in NumPy -----------------------------------------------------------------------------------
+# ---- The arithmetic in NumPy ---------------------------------------------------------------------
 
 
 def fma(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:
-    """a * b + c rounded once: the product is exact in float64, the sum is rounded to odd there, then to float32."""
+    """a * b + c rounded once: in float64 the product is exact and the sum is rounded to odd."""
     product = a.astype(np.float64) * b.astype(np.float64)
     addend = c.astype(np.float64)
     total = np.asarray(product + addend)
@@ -89,7 +95,9 @@ def fma(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) 
     return odd.view(np.float64).astype(np.float32)
 
 
-def quantize_rows(x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+def quantize_rows(
+    x: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
     """(q [m, blocks, 32], scale [m, blocks], scale * sum [m, blocks])."""
     blocks = x.reshape(len(x), -1, 32)
     top = np.abs(blocks).max(axis=-1)
@@ -101,7 +109,7 @@ def quantize_rows(x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def probe(kind: Type, weights: NDArray[np.uint8], d: float, m: float) -> NDArray[np.int64]:
-    """Integers of the format: the gguf package dequantizes the blocks with other f16 scales. [rows, blocks, 32]."""
+    """Integers of the format, [rows, blocks, 32]: the gguf package dequantizes with other f16 scales."""
     blocks = weights.reshape(len(weights), -1, gguf.GGML_QUANT_SIZES[kind][1]).copy()
     put_f16(blocks, D_AT[kind], d)
     if kind in M_AT:
@@ -159,7 +167,7 @@ def emulate(kind: Type, weights: NDArray[np.uint8], x: NDArray[np.float32]) -> N
     return acc
 
 
-# ---- Packing -----------------------------------------------------------------------------------------------------
+# ---- Packing -------------------------------------------------------------------------------------
 
 
 @each_type(ALL_TYPES)
@@ -202,7 +210,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         packed.row(4)
 
 
-# ---- Products ----------------------------------------------------------------------------------------------------
+# ---- Products ------------------------------------------------------------------------------------
 
 
 @each_type(ALL_TYPES)
@@ -273,16 +281,18 @@ def test_one_row_one_result(isa: str, kind: Type) -> None:
             assert np.array_equal(bits(y), alone)
 
 
-# ---- Extremes ----------------------------------------------------------------------------------------------------
+# ---- Extremes ------------------------------------------------------------------------------------
 
 
 @each_isa
 @each_type(QUANTIZED)
 @pytest.mark.parametrize("fill", [0x00, 0x7F, 0x80, 0xFF])
 def test_extreme_weights_and_activations(isa: str, kind: Type, fill: int) -> None:
-    """All quants and scales at an end of their range against activations of +-127: nothing saturates or wraps."""
+    """Quants and scales at an end of their range against activations of +-127: nothing saturates."""
     cols = 256
-    weights = np.full((16, gguf.GGML_QUANT_SIZES[kind][1] * cols // gguf.GGML_QUANT_SIZES[kind][0]), fill, np.uint8)
+    weights = np.full(
+        (16, gguf.GGML_QUANT_SIZES[kind][1] * cols // gguf.GGML_QUANT_SIZES[kind][0]), fill, np.uint8
+    )
     blocks = weights.reshape(16, -1, gguf.GGML_QUANT_SIZES[kind][1])
     put_f16(blocks, D_AT[kind], 1)
     if kind in M_AT:

@@ -1,5 +1,5 @@
-"""The graph compiler and the device thread: what a compiled program computes, against NumPy, and that a row's bits never
-depend on its company."""
+"""The graph compiler and the device thread: what a compiled program computes, against NumPy, and that a row's
+bits never depend on its company."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import pytest
 from tiny import TinyWeights, attention, gelu, rms, rope, silu
 
 from ollamapy import _core
-from ollamapy._core import PAGE_TOKENS, Device, GGUFFile, Graph, KVCache, Program, Runner, SamplingParams, Sequence, Weights
+from ollamapy._core import (
+    PAGE_TOKENS,
+    Device,
+    GGUFFile,
+    Graph,
+    KVCache,
+    Program,
+    Runner,
+    SamplingParams,
+    Sequence,
+    Weights,
+)
 
 VOCAB, DIM, HEADS, KV_HEADS, HEAD_DIM, FF, LAYERS, EPS = 96, 64, 4, 2, 16, 128, 3, 1e-5
 WINDOW = 8
@@ -98,7 +109,9 @@ def reference(w: dict[str, Any], tokens: list[int]) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module", params=["F32", "Q8_0"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], str]:
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any], str]:
     path, values = write_model(tmp_path_factory.mktemp("tiny") / f"{request.param}.gguf", request.param)
     return path, values, request.param
 
@@ -147,7 +160,9 @@ def test_logits_match_numpy(model: tuple[str, dict[str, Any], str]) -> None:
 
 @pytest.mark.parametrize("isa", _core.available_isas())
 @pytest.mark.parametrize("threads", [1, 2])
-def test_row_is_the_same_in_any_company(model: tuple[str, dict[str, Any], str], isa: str, threads: int) -> None:
+def test_row_is_the_same_in_any_company(
+    model: tuple[str, dict[str, Any], str], isa: str, threads: int
+) -> None:
     path, _, _ = model
     alone = Rig(path, 1)
     prompts = {n: prompt(n, n) for n in (1, 5, 31, 32, 33, 64, 70)}
@@ -174,7 +189,7 @@ def test_row_is_the_same_in_any_company(model: tuple[str, dict[str, Any], str], 
 
 
 def test_sampled_tokens_feed_the_next_step(model: tuple[str, dict[str, Any], str]) -> None:
-    path, values, _ = model
+    path, _, _ = model
     rig = Rig(path)
     greedy = SamplingParams(temperature=0.0, logprobs=2)
     tokens = prompt(20)
@@ -262,7 +277,10 @@ def test_fusion(model: tuple[str, dict[str, Any], str]) -> None:
     matmuls = [line for line in lines if " matmul" in line]
     # Per layer: q, k, v together; o; gate and up together; down. And the head.
     assert len(matmuls) == 4 * LAYERS + 1
-    assert all(f"{i}.q:{kind}" in line and f"{i}.k:" in line and f"{i}.v:F32" in line for i, line in enumerate(matmuls[0::4][:3]))
+    assert all(
+        f"{i}.q:{kind}" in line and f"{i}.k:" in line and f"{i}.v:F32" in line
+        for i, line in enumerate(matmuls[0::4][:3])
+    )
     assert any("0.o" in line and f"0.o:{kind}+b" in line for line in lines), "a residual add is an epilogue"
     assert any("rms_norm add" in line for line in lines), "a sandwich norm and its residual add are one chain"
     if kind == "Q8_0":
@@ -299,7 +317,9 @@ def test_pooled_bidirectional(model: tuple[str, dict[str, Any], str]) -> None:
     h = g.embed("embd") + g.embed("embd", "position") + g.embed("embd", "zero")
     x = h
     q, k, v = g.linear(x, "0.q"), g.linear(x, "0.k"), g.linear(x, "0.v")
-    h = g.rms_norm(h + g.linear(g.attention(q, k, v, HEAD_DIM, 0.25, bidirectional=True), "0.o"), "0.norm", EPS)
+    h = g.rms_norm(
+        h + g.linear(g.attention(q, k, v, HEAD_DIM, 0.25, bidirectional=True), "0.o"), "0.norm", EPS
+    )
     programs = {kind: g.compile(g.pool(h, kind)) for kind in ("mean", "cls", "last")}
     runner = Runner(device)
     texts = [prompt(n, n) for n in (3, 40, 33)]

@@ -59,7 +59,9 @@ def rope(x: Array, positions: NDArray[np.int64], base: float, pairing: str) -> A
     return out
 
 
-def attention(q: Array, k: Array, v: Array, scale: float, window: int = 0, causal: bool = True, cap: float = 0.0) -> Array:
+def attention(
+    q: Array, k: Array, v: Array, scale: float, window: int = 0, causal: bool = True, cap: float = 0.0
+) -> Array:
     """q [rows, heads, dim], k and v [rows, kv_heads, dim] of one sequence from position 0; k and v are kept as f16."""
     k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
     rows, heads, _ = q.shape

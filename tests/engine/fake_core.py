@@ -78,6 +78,7 @@ class FakeResult:
     samples: list[FakeSample] = field(default_factory=list)
     output: NDArray[np.float32] | None = None
     error: str | None = None
+    item_errors: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -98,6 +99,7 @@ class FakeRunner:
         self.done: list[FakeResult] = []
         self.history: list[FakeStep] = []
         self.fail_step: Callable[[FakeStep], str | None] = lambda step: None
+        self.fail_item: Callable[[FakeStep, int], str | None] = lambda step, item: None
 
     def fileno(self) -> int:
         return self._read
@@ -138,10 +140,7 @@ class FakeRunner:
         result = FakeResult(step.number, started, started)
         result.error = self.fail_step(step)
         if result.error is None:
-            try:
-                self._run(step, result)
-            except LookupError as error:
-                result.error = f"tokens that do not exist: {error}"
+            self._run(step, result)
         result.ended = time.monotonic()
         self.done.append(result)
         os.write(self._write, b"x")
@@ -149,30 +148,36 @@ class FakeRunner:
 
     def _run(self, step: FakeStep, result: FakeResult) -> None:
         vectors: list[NDArray[np.float32]] = []
-        for i, (sequence, start, count, outputs) in enumerate(step.items):
-            tokens = sequence.tokens[start : start + count]
-            if len(tokens) < count:
-                raise LookupError(f"{start + count} of {len(sequence.tokens)}")
-            table = step.tables[i]
-            for group in range(len(step.program.windows)):
-                for position, token in zip(range(start, start + count), tokens, strict=True):
-                    step.cache.slots[group, table[group, position // PAGE], position % PAGE] = token
+        for i in range(len(step.items)):
+            error = self._write_pages(step, i) or self.fail_item(step, i)
+            if error is not None:
+                result.item_errors.append((i, error))
+                step.items[i][0].tokens.append(-1)  # a failed draw keeps its place
+                continue
+            sequence, start, count, outputs = step.items[i]
             for position in range(start + count - outputs, start + count):
-                seen = [
-                    self._read_back(step, i, group, position) for group in range(len(step.program.windows))
-                ]
+                groups = range(len(step.program.windows))
+                seen = [self._read_back(step, i, group, position) for group in groups]
                 if step.want_logits or step.program.bidirectional:
                     vectors.append(vector(seen[0], step.program.width))
-                else:
-                    token = step.program.rule(seen[0], sequence.seed, position + 1)
-                    for tail in seen[1:]:
-                        assert tail == seen[0][len(seen[0]) - len(tail) :]
-                    sequence.tokens.append(token)
-                    result.samples.append(
-                        FakeSample(i, token, -position / 64, [(token, -position / 64), (1, -9.0)])
-                    )
+                    continue
+                token = step.program.rule(seen[0], sequence.seed, position + 1)
+                sequence.tokens.append(token)
+                best = [(token, -position / 64), (1, -9.0)]
+                result.samples.append(FakeSample(i, token, -position / 64, best))
         if vectors:
             result.output = np.stack(vectors)
+
+    def _write_pages(self, step: FakeStep, item: int) -> str | None:
+        sequence, start, count, outputs = step.items[item]
+        end = start + count
+        if end > len(sequence.tokens) or (outputs and not step.want_logits and end < len(sequence.tokens)):
+            return f"the sequence has {len(sequence.tokens)} tokens where the step ends at {end}"
+        for group in range(len(step.program.windows)):
+            for position in range(start, end):
+                slot = (group, step.tables[item][group, position // PAGE], position % PAGE)
+                step.cache.slots[slot] = sequence.tokens[position]
+        return None
 
     def _read_back(self, step: FakeStep, item: int, group: int, position: int) -> list[int]:
         sequence, table = step.items[item][0], step.tables[item]

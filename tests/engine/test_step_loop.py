@@ -343,6 +343,16 @@ async def test_a_failed_step_fails_who_is_in_it_and_nobody_else(bench: Bench) ->
     assert [tokens_of(a) for a in answers[0]] == [pure([7, 8, 9], 5), pure([4], 5)]
 
 
+async def test_a_failed_row_fails_its_request_only(bench: Bench) -> None:
+    tasks = [bench.send(bench.request([i, 2, 3], predict=8)) for i in range(1, 4)]
+    bench.runner.fail_item = lambda step, item: "not a number" if (step.number, item) == (4, 1) else None
+    answers = await asyncio.gather(*(bench.finish(task) for task in tasks), return_exceptions=True)
+    assert isinstance(answers[1], EngineError) and "not a number" in str(answers[1])
+    for i in (0, 2):
+        assert not isinstance(answers[i], BaseException)
+        assert tokens_of(answers[i][0]) == pure([i + 1, 2, 3], 8)
+
+
 async def test_a_refused_step_fails_who_is_in_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise ValueError("too much")

