@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollamapy.server.errors import error_response
+from ollamapy.server.errors import TooLargeError, error_response
 from ollamapy.server.settings import Settings, origin_host
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
@@ -118,7 +118,8 @@ def _redirect(request: web.Request, path: str) -> web.Response:
     headers = {"Location": target}
     if request.method != "GET":
         return web.Response(status=status, headers=headers)
-    body = f'<a href="{html.escape(target)}">Moved Permanently</a>.\n\n'
+    words = "Moved Permanently" if status == 301 else "Temporary Redirect"
+    body = f'<a href="{html.escape(target)}">{words}</a>.\n\n'
     return web.Response(status=status, text=body, content_type="text/html", headers=headers)
 
 
@@ -137,7 +138,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         allowed = ", ".join(sorted(error.allowed_methods))
         return _plain(405, "405 method not allowed", {"Allow": allowed})
     except web.HTTPRequestEntityTooLarge:
-        return error_response(web.HTTPRequestEntityTooLarge(0, 0))
+        return error_response(TooLargeError("request body too large"))
     except web.HTTPException:
         raise
     except Exception as error:
