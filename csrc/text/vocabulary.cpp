@@ -123,7 +123,9 @@ void load_sentencepiece(Vocabulary& vocabulary) {
     load_scores(vocabulary);
     vocabulary.add_bos = file.get_bool(key("add_bos_token"), true);
     vocabulary.add_eos = file.get_bool(key("add_eos_token"), false);
-    vocabulary.add_space_prefix = file.get_bool(key("add_space_prefix"), true);
+    // All of Gemma's tokenizers go without the prefix; not all files say so.
+    const bool gemma = file.get_string("general.architecture", "").starts_with("gemma");
+    vocabulary.add_space_prefix = file.get_bool(key("add_space_prefix"), !gemma);
     vocabulary.bos = load_id(vocabulary, {"bos_token_id"}, 1);
     vocabulary.eos = load_id(vocabulary, {"eos_token_id"}, 2);
     vocabulary.unknown = load_id(vocabulary, {"unknown_token_id"}, 0);
@@ -147,7 +149,10 @@ void load_wordpiece(Vocabulary& vocabulary) {
 
 int32_t read_token_id(const Vocabulary& vocabulary, std::string_view field) {
     if (!vocabulary.file->find(key(field))) return -1;
-    const int64_t id = vocabulary.file->get_int(key(field), -1);
+    return check_token_id(vocabulary, field, vocabulary.file->get_int(key(field), -1));
+}
+
+int32_t check_token_id(const Vocabulary& vocabulary, std::string_view field, int64_t id) {
     if (id >= 0 && id < vocabulary.size()) return static_cast<int32_t>(id);
     refuse(field,
            "is " + std::to_string(id) + ", but there are " + std::to_string(vocabulary.size()) + " tokens");

@@ -69,6 +69,9 @@ Vocabulary load_vocabulary(std::shared_ptr<const GGUFFile> file);
 // The token id under tokenizer.ggml.<field>, -1 when absent. Throws FileError when it is out of range.
 int32_t read_token_id(const Vocabulary& vocabulary, std::string_view field);
 
+// The id itself if it is in range. Throws FileError, which names tokenizer.ggml.<field>.
+int32_t check_token_id(const Vocabulary& vocabulary, std::string_view field, int64_t id);
+
 // Flags and the end-of-generation set that token texts imply. Called by load_vocabulary.
 void apply_well_known_tokens(Vocabulary& vocabulary);
 

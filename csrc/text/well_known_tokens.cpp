@@ -91,6 +91,10 @@ class WellKnown {
         for (const std::string_view field : {"eot_token_id", "eom_token_id"}) {
             if (const int32_t id = read_token_id(vocabulary_, field); id >= 0) ends_.insert(id);
         }
+        // Ollama's files list further ones.
+        if (const auto* ids = vocabulary_.file->get_array<int32_t>("tokenizer.ggml.eos_token_ids")) {
+            for (const int32_t id : *ids) ends_.insert(check_token_id(vocabulary_, "eos_token_ids", id));
+        }
         // In these two formats <|end|> only ends a message.
         if (ends("<|end|>") && ((ends("<|return|>") && (ends("<|call|>") || ends("<|calls|>"))) ||
                                 (ends("<|flush|>") && (ends("<|call|>") || ends("<|calls|>"))))) {

@@ -114,6 +114,7 @@ def test_what_ends_a_generation(tmp_path: Path) -> None:
     ids = {"eos_token_id": 259, "eot_token_id": 260, "eom_token_id": 261}
     known = {"<|im_end|>", "<|endoftext|>"}
     assert ends(with_tokens(tmp_path, *names, **ids)) == known | {"<stop>", "<eot>", "<eom>"}
+    assert ends(with_tokens(tmp_path, *names, eos_token_ids=[259, 262])) == known | {"<stop>", "<x>"}
 
 
 def test_marks_of_a_repository_end_a_generation(tmp_path: Path) -> None:
@@ -190,6 +191,7 @@ SPM: dict[str, Any] = {"tokens": ["<unk>", "<s>", "</s>", "a"], "scores": [0.0, 
         ("gpt2", {"eot_token_id": 2**40}, "eot_token_id' is 1099511627776"),
         ("gpt2", {"eom_token_id": 256}, "eom_token_id"),
         ("gpt2", {"fim_pad_token_id": 256}, "fim_pad_token_id"),
+        ("gpt2", {"eos_token_ids": [1, 256]}, "eos_token_ids' is 256"),
         ("gpt2", {"unknown_token_id": "x"}, "tokenizer.ggml.unknown_token_id"),
         ("gpt2", {"add_bos_token": "x"}, "tokenizer.ggml.add_bos_token"),
         ("llama", SPM | {"scores": None}, "scores' is missing"),

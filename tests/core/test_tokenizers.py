@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -120,7 +121,8 @@ def cpu_seconds(work: Callable[[], object], times: int = 3) -> float:
 
 def test_a_large_vocabulary_is_ready_at_once(gemma3_path: Path) -> None:
     file = GGUFFile(str(gemma3_path))
-    assert cpu_seconds(lambda: Tokenizer(file)) < 0.3
+    slower = 10 if "asan" in os.environ.get("LD_PRELOAD", "") else 1
+    assert cpu_seconds(lambda: Tokenizer(file)) < 0.3 * slower
 
 
 @pytest.mark.parametrize("name", ["smollm2", "gemma3", "minilm"])
@@ -340,6 +342,13 @@ def test_the_space_prefix_stands_at_the_start_and_after_special_tokens(tmp_path:
     assert ours.encode("") == [1]
     bare = spm_tokenizer(tmp_path, letters, add_space_prefix=False, add_bos_token=False, add_eos_token=True)
     assert bare.encode("a<s>a") == [4, 1, 4, 2]
+
+
+def test_gemma_goes_without_the_space_prefix(tmp_path: Path) -> None:
+    letters = [("▁", -1.0, NORMAL), ("a", -2.0, NORMAL)]
+    assert spm_tokenizer(tmp_path, letters, **{"general.architecture": "gemma3"}).encode("a") == [1, 4]
+    fields = {"general.architecture": "gemma3", "add_space_prefix": True}
+    assert spm_tokenizer(tmp_path, letters, **fields).encode("a") == [1, 3, 4]
 
 
 def test_the_best_score_merges_first_and_the_leftmost_of_equals(tmp_path: Path) -> None:

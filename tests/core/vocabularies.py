@@ -19,10 +19,13 @@ _counter = itertools.count()
 
 
 def write_vocabulary(folder: Path, model: str | None, fields: Mapping[str, Any]) -> GGUFFile:
-    """A file with tokenizer.ggml.FIELD (a name with a dot is the whole key); None leaves a field out."""
+    """A file with tokenizer.ggml.FIELD (general.FIELD is taken as it stands); None leaves a field out."""
     path = folder / f"vocabulary-{next(_counter)}.gguf"
-    writer = gguf.GGUFWriter(str(path), "llama")
+    architecture = fields.get("general.architecture", "llama")
+    writer = gguf.GGUFWriter(str(path), architecture)
     for name, value in {"model": model, **fields}.items():
+        if name == "general.architecture":  # the writer has put it down
+            continue
         key = name if name.startswith("general.") else f"tokenizer.ggml.{name}"
         if isinstance(value, str):
             writer.add_string(key, value)
