@@ -64,6 +64,9 @@ class GGUFFile:
 def dequantize(type_id: int, data: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
     """Scalar reference: count values of a block type. Raises ValueError for sizes that do not fit."""
 
+def f32_to_f16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of half precision, rounded to nearest even; same shape."""
+
 @final
 class Tokenizer:
     """The tokenizer of a GGUF file: byte-level BPE, SentencePiece or WordPiece, by tokenizer.ggml.model.

@@ -180,47 +180,90 @@ double weigh(std::vector<Candidate>& candidates, float best, double temperature)
     return total;
 }
 
-float best_logit(const std::vector<Candidate>& candidates) {
+uint64_t best_rank(const std::vector<Candidate>& candidates) {
     uint64_t rank = 0;
     for (const Candidate& candidate : candidates) rank = std::max(rank, candidate.rank);
-    return logit_of(rank);
+    return rank;
+}
+float best_logit(const std::vector<Candidate>& candidates) {
+    return logit_of(best_rank(candidates));
 }
 
 bool better(const Candidate& a, const Candidate& b) {
     return a.rank > b.rank;
 }
 
-// The length of the shortest prefix of candidates, as `before` orders them, whose weight reaches target
-// (exceeds it if strict); all of them if none does. Moves that prefix to the front, its last candidate at the
-// end. Without sorting: halves the part where the prefix ends, so that a full vocabulary takes linear time.
-template <class Before>
-size_t shortest_prefix(std::vector<Candidate>& candidates, double target, bool strict, Before before) {
+// Orders by which a stage takes candidates. A smaller bucket comes first; inside a bucket, `before` decides.
+struct ByLogit {
+    uint32_t bucket(const Candidate& candidate) const { return ~static_cast<uint32_t>(candidate.rank >> 32); }
+    bool before(const Candidate& a, const Candidate& b) const { return a.rank > b.rank; }
+};
+struct ByDistance {  // of the logit from `below(logit, best) == mean`; ties to the better one
+    float best;
+    double mean;
+
+    double distance(const Candidate& candidate) const {
+        return std::abs(below(logit_of(candidate.rank), best) - mean);
+    }
+    uint32_t bucket(const Candidate& candidate) const {
+        return std::bit_cast<uint32_t>(static_cast<float>(distance(candidate)));
+    }
+    bool before(const Candidate& a, const Candidate& b) const {
+        const double from_a = distance(a);
+        const double from_b = distance(b);
+        return from_a != from_b ? from_a < from_b : a.rank > b.rank;
+    }
+};
+
+// Reduces scratch.candidates to the shortest prefix, in the given order, whose weight reaches target (exceeds
+// it if strict), or leaves all if none does; the prefix's last candidate ends up last. Does not sort a full
+// vocabulary: a histogram of weights tells in which range of the order the prefix ends, and only that range
+// is looked at again.
+template <class Order>
+void keep_prefix(SamplerScratch& scratch, double target, bool strict, const Order& order) {
     constexpr size_t kSmall = 256;
-    const auto reached = [&](double sum) { return strict ? sum > target : sum >= target; };
-    size_t begin = 0;
-    size_t end = candidates.size();
-    size_t divisor = 32;  // most rows are peaked: look among the first few at first
-    double sum = 0;       // of what lies before begin
-    while (end - begin > kSmall) {
-        const size_t middle = begin + (end - begin) / divisor;
-        divisor = 2;
-        std::nth_element(candidates.begin() + begin, candidates.begin() + middle, candidates.begin() + end,
-                         before);
-        double upper = sum;
-        for (size_t i = begin; i < middle; ++i) upper += candidates[i].weight;
-        if (reached(upper)) {
-            end = middle;
-        } else {
-            sum = upper;
-            begin = middle;
+    constexpr int kBits = 12;
+    const auto reached = [=](double sum) { return strict ? sum > target : sum >= target; };
+    auto& open = scratch.candidates;  // the prefix ends among these
+    auto& kept = scratch.kept;        // these lie before
+    auto& weights = scratch.weights;
+    kept.clear();
+    double sum = 0;
+    while (open.size() > kSmall) {
+        uint32_t least = std::numeric_limits<uint32_t>::max();
+        uint32_t greatest = 0;
+        for (const Candidate& candidate : open) {
+            least = std::min(least, order.bucket(candidate));
+            greatest = std::max(greatest, order.bucket(candidate));
         }
+        if (least == greatest) break;
+        const int shift = std::max(0, static_cast<int>(std::bit_width(greatest - least)) - kBits);
+        const auto range_of = [&](const Candidate& candidate) {
+            return (order.bucket(candidate) - least) >> shift;
+        };
+        weights.assign(((greatest - least) >> shift) + 1, 0.0);
+        for (const Candidate& candidate : open) weights[range_of(candidate)] += candidate.weight;
+        uint32_t last = 0;
+        while (last + 1 < weights.size() && !reached(sum + weights[last])) sum += weights[last++];
+        size_t n_open = 0;
+        for (const Candidate& candidate : open) {
+            const uint32_t range = range_of(candidate);
+            if (range < last) {
+                kept.push_back(candidate);
+            } else if (range == last) {
+                open[n_open++] = candidate;
+            }
+        }
+        open.resize(n_open);
     }
-    std::sort(candidates.begin() + begin, candidates.begin() + end, before);
-    for (size_t i = begin; i < end; ++i) {
-        sum += candidates[i].weight;
-        if (reached(sum)) return i + 1;
+    const auto before = [&](const Candidate& a, const Candidate& b) { return order.before(a, b); };
+    if (!std::is_sorted(open.begin(), open.end(), before)) std::sort(open.begin(), open.end(), before);
+    for (const Candidate& candidate : open) {
+        kept.push_back(candidate);
+        sum += candidate.weight;
+        if (reached(sum)) break;
     }
-    return end;
+    std::swap(open, kept);
 }
 
 // ---- Stages
@@ -228,26 +271,20 @@ size_t shortest_prefix(std::vector<Candidate>& candidates, double target, bool s
 
 // Keeps the tokens whose surprise, -log p, is nearest to the entropy (Meister et al., "Locally Typical
 // Sampling", 2022). Their difference is that of the logit from the mean logit, so no logarithm is needed.
-void keep_typical(std::vector<Candidate>& candidates, double typical_p) {
-    const float best = best_logit(candidates);
-    const double total = weigh(candidates, best, 1.0);
-    double mean = 0;
-    for (const Candidate& candidate : candidates)
-        mean += candidate.weight * below(logit_of(candidate.rank), best);
-    mean /= total;
-    const auto before = [best, mean](const Candidate& a, const Candidate& b) {
-        const double from_a = std::abs(below(logit_of(a.rank), best) - mean);
-        const double from_b = std::abs(below(logit_of(b.rank), best) - mean);
-        return from_a != from_b ? from_a < from_b : better(a, b);
-    };
-    candidates.resize(shortest_prefix(candidates, typical_p * total, true, before));
+void keep_typical(SamplerScratch& scratch, double typical_p) {
+    ByDistance order{best_logit(scratch.candidates), 0.0};
+    const double total = weigh(scratch.candidates, order.best, 1.0);
+    for (const Candidate& candidate : scratch.candidates) {
+        order.mean += candidate.weight * below(logit_of(candidate.rank), order.best) / total;
+    }
+    keep_prefix(scratch, typical_p * total, true, order);
 }
 
 // Keeps the best tokens up to the one with which their probability reaches top_p (Holtzman et al., "The
 // Curious Case of Neural Text Degeneration", 2020).
-void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
-    const double total = weigh(candidates, best_logit(candidates), 1.0);
-    candidates.resize(shortest_prefix(candidates, top_p * total, false, better));
+void keep_top_p(SamplerScratch& scratch, double top_p) {
+    const double total = weigh(scratch.candidates, best_logit(scratch.candidates), 1.0);
+    keep_prefix(scratch, top_p * total, false, ByLogit{});
 }
 
 // Keeps the tokens at least min_p times as probable as the best (Nguyen et al., "Turning Up the Heat", 2024).
@@ -278,8 +315,8 @@ int32_t choose(const SamplingParams& params, int64_t position, SamplerScratch& s
                       [](const Candidate& candidate) { return logit_of(candidate.rank) != kInfinity; });
     }
 
-    if (params.typical_p < 1) keep_typical(candidates, params.typical_p);
-    if (params.top_p < 1) keep_top_p(candidates, params.top_p);
+    if (params.typical_p < 1) keep_typical(scratch, params.typical_p);
+    if (params.top_p < 1) keep_top_p(scratch, params.top_p);
     if (params.min_p > 0) keep_min_p(candidates, params.min_p);
     if (params.temperature <= 0)
         return id_of(std::min_element(candidates.begin(), candidates.end(), better)->rank);
@@ -287,7 +324,8 @@ int32_t choose(const SamplingParams& params, int64_t position, SamplerScratch& s
     const double total = weigh(candidates, best_logit(candidates), params.temperature);
     std::erase_if(candidates, [](const Candidate& candidate) { return candidate.weight == 0; });
     const double target = uniform(params.seed, params.branch, static_cast<uint64_t>(position)) * total;
-    return id_of(candidates[shortest_prefix(candidates, target, true, better) - 1].rank);
+    keep_prefix(scratch, target, true, ByLogit{});
+    return id_of(candidates.back().rank);
 }
 
 }  // namespace

@@ -61,6 +61,8 @@ struct SamplerScratch {
     std::vector<int32_t> block_max_copy;
     std::vector<uint64_t> ranks;
     std::vector<Candidate> candidates;
+    std::vector<Candidate> kept;
+    std::vector<double> weights;
     std::vector<int32_t> counts;  // [n_vocab] all zero between draws
 };
 

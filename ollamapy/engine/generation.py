@@ -228,6 +228,7 @@ class GenerationLane:
         self._running: list[Generation] = []  # both in order of arrival
         self._waiting: list[Generation] = []
         self._preempted: list[Generation] = []  # on their way back to the queue
+        self.preemptions = 0
         self._leaving: list[Generation] = []  # finished, with a step in flight
 
     @property
@@ -320,6 +321,7 @@ class GenerationLane:
         if request in self._running:
             self._running.remove(request)
             self._preempted.append(request)
+            self.preemptions += 1
 
     def _enqueue(self, request: Generation) -> None:
         self._waiting.append(request)

@@ -120,6 +120,11 @@ class Model:
         pools = [blocks.capacity(self._settings.prefill_rows) for _, blocks in self._pools]
         return min([self.context_length, *pools])
 
+    @property
+    def preemptions(self) -> int:
+        """How often a request gave its pages to an older one."""
+        return 0 if self._generation is None else self._generation.preemptions
+
     # Generation
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:

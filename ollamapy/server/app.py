@@ -44,11 +44,17 @@ async def _version(request: web.Request, service: Service) -> web.Response:
     return json_response({"version": API_VERSION})
 
 
+async def _status(request: web.Request, service: Service) -> web.Response:
+    """Whether models of a cloud can be asked: there is none."""
+    return json_response({"cloud": {"disabled": True, "source": "none"}})
+
+
 ROUTES: list[tuple[str, str, Endpoint]] = [
     ("GET", "/", _root),
     ("HEAD", "/", _root),
     ("GET", "/api/version", _version),
     ("HEAD", "/api/version", _version),
+    ("GET", "/api/status", _status),
     ("GET", "/api/tags", tags),
     ("HEAD", "/api/tags", tags),
     ("POST", "/api/generate", generate),

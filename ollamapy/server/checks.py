@@ -9,18 +9,12 @@ from typing import Any
 
 import orjson
 
-from ollamapy.server.errors import ServerError
+from ollamapy.server.errors import ServerError, UnsupportedError
 from ollamapy.server.models import ServedModel
 from ollamapy.types import RequestError
 
 _THINK_LEVELS = ("low", "medium", "high", "max")
 _MOST_LOGPROBS = 20
-
-
-class UnsupportedError(RequestError):
-    """Something that this server does not do."""
-
-    status = 501
 
 
 def check_format(value: Any) -> None:

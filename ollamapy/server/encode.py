@@ -18,6 +18,7 @@ def timestamp(nanoseconds: int | None = None) -> str:
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
+_SHORTEST = 1000  # nanoseconds: a first token comes with the prompt's step
 _FOREVER = 9_223_372_036  # seconds: the end of Go's clock in nanoseconds, which clients take for "for ever"
 
 
@@ -43,5 +44,5 @@ def usage_fields(usage: Usage, timing: Timing) -> dict[str, int]:
         "prompt_eval_count": usage.prompt_tokens,
         "prompt_eval_duration": usage.prompt_ns,
         "eval_count": usage.completion_tokens,
-        "eval_duration": usage.completion_ns,
+        "eval_duration": max(usage.completion_ns, _SHORTEST),  # clients divide by it
     }

@@ -27,6 +27,16 @@ class RequiredError(RequestError):
     """A field that has to be there."""
 
 
+class UnsupportedError(RequestError):
+    """Something that this server does not do."""
+
+    status = 501
+
+
+class TooLargeError(RequestError):
+    status = 413
+
+
 class OverloadedError(RequestError):
     status = 503
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollamapy.server.errors import error_response
+from ollamapy.server.errors import TooLargeError, error_response
 from ollamapy.server.settings import Settings, origin_host
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
@@ -30,6 +30,7 @@ _PREFLIGHT = {
     "Access-Control-Allow-Methods": _METHODS,
     "Access-Control-Allow-Headers": _HEADERS,
     "Access-Control-Max-Age": _MAX_AGE,
+    "Vary": "Access-Control-Request-Headers",
 }
 
 
@@ -67,11 +68,13 @@ def access(settings: Settings) -> object:
         origin = request.headers.get("Origin")
         if origin is None or _same_origin(request, origin):
             return await handler(request)
-        if not allowed_origin(origin, settings.origins):
-            return web.Response(status=403)
-        if request.method == "OPTIONS":
-            return web.Response(status=204, headers=_PREFLIGHT)
-        return await handler(request)
+        granted = allowed_origin(origin, settings.origins)
+        if granted and request.method != "OPTIONS":
+            return await handler(request)
+        response = web.Response(status=204 if granted else 403, headers=_PREFLIGHT if granted else None)
+        if request.method == "OPTIONS" and (methods := allowed_methods(request.app, request.path)):
+            response.headers["Allow"] = ", ".join(methods)
+        return response
 
     return check
 
@@ -92,7 +95,7 @@ def grants(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Aw
             response.headers["Access-Control-Allow-Origin"] = "*"
         else:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers.add("Vary", "Origin")
+            response.headers.setdefault("Vary", "Origin")
 
     return grant
 
@@ -110,12 +113,13 @@ def _plain(status: int, text: str, headers: dict[str, str] | None = None) -> web
 
 def _redirect(request: web.Request, path: str) -> web.Response:
     """Go answers a GET with a link that nobody follows by hand."""
-    status = 301 if request.method == "GET" else 307
+    status = 301 if request.method == "GET" and "//" not in request.path else 307
     target = path + (f"?{request.query_string}" if request.query_string else "")
     headers = {"Location": target}
     if request.method != "GET":
         return web.Response(status=status, headers=headers)
-    body = f'<a href="{html.escape(target)}">Moved Permanently</a>.\n\n'
+    words = "Moved Permanently" if status == 301 else "Temporary Redirect"
+    body = f'<a href="{html.escape(target)}">{words}</a>.\n\n'
     return web.Response(status=status, text=body, content_type="text/html", headers=headers)
 
 
@@ -127,19 +131,21 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPNotFound:
         path = request.path
         clean = "/" + "/".join(part for part in path.split("/") if part)
-        if clean != path and _has_route(request.app, clean):
+        if clean != path and allowed_methods(request.app, clean):
             return _redirect(request, clean)
         return _plain(404, "404 page not found")
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         return _plain(405, "405 method not allowed", {"Allow": allowed})
     except web.HTTPRequestEntityTooLarge:
-        return error_response(web.HTTPRequestEntityTooLarge(0, 0))
+        return error_response(TooLargeError("request body too large"))
     except web.HTTPException:
         raise
     except Exception as error:
         return error_response(error)
 
 
-def _has_route(app: web.Application, path: str) -> bool:
-    return any(resource.canonical == path for resource in app.router.resources())
+def allowed_methods(app: web.Application, path: str) -> list[str]:
+    """The methods of a path, none for one that does not exist."""
+    routes = [r for r in app.router.routes() if r.resource is not None and r.resource.canonical == path]
+    return sorted({route.method for route in routes})

@@ -12,7 +12,7 @@ from ollamapy.prompt.chatml import render_chatml
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
 from ollamapy.prompt.jinja import JinjaTemplate
-from ollamapy.server.errors import NotFoundError
+from ollamapy.server.errors import NotFoundError, UnsupportedError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
@@ -36,6 +36,11 @@ class ServedModel:
 
     @property
     def path(self) -> str:
+        """The GGUF to load. Raises UnsupportedError for a model that is more than its GGUF."""
+        if self.stored.count("adapter"):
+            raise UnsupportedError(
+                f"model {self.stored.name.short} has an adapter, which this server cannot apply"
+            )
         return str(self.stored.model_path)
 
     @cached_property

@@ -29,12 +29,12 @@ async def add_blob(request: web.Request, service: Service) -> web.Response:
         async for chunk in request.content.iter_any():
             pending += chunk
             if len(pending) >= _BLOCK:
-                await asyncio.to_thread(writer.write, bytes(pending))
+                await service.write(writer.write, bytes(pending))
                 pending.clear()
-        await asyncio.to_thread(writer.write, bytes(pending))
-        found = await asyncio.shield(asyncio.to_thread(writer.commit))
+        await service.write(writer.write, bytes(pending))
+        found = await asyncio.shield(service.write(writer.commit))
     finally:
-        await asyncio.shield(asyncio.to_thread(writer.close))
+        await asyncio.shield(service.write(writer.close))
     if found != digest:
         raise RequestError(f'digest mismatch, expected "{digest}", got "{found}"')
     return web.Response(status=201)

@@ -14,9 +14,8 @@ from aiohttp import web
 
 from ollamapy.prompt.errors import TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
-from ollamapy.server.checks import UnsupportedError
 from ollamapy.server.decode import read_request
-from ollamapy.server.errors import RequiredError, ServerError
+from ollamapy.server.errors import RequiredError, ServerError, UnsupportedError
 from ollamapy.server.requests import CreateRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
@@ -30,6 +29,7 @@ from ollamapy.types import RequestError
 _BLOCK = 4 << 20  # bytes
 _UNQUANTIZED = ("F32", "F16", "BF16")
 _MAGIC = b"GGUF"
+_ORDER = ("model", "projector", "adapter", "template", "system", "params", "messages", "license")
 
 Report = Callable[[str], None]
 
@@ -90,7 +90,7 @@ def _source(store: Store, asked: CreateRequest, report: Report) -> Imported:
         return Imported(msgspec.structs.replace(stored.config), layers)
     assert asked.files is not None
     ggufs = []
-    for path, text in asked.files.items():
+    for text in asked.files.values():
         try:
             digest = parse_digest(text)
             blob = store.blobs.existing(digest)
@@ -100,7 +100,7 @@ def _source(store: Store, asked: CreateRequest, report: Report) -> Imported:
             if file.read(len(_MAGIC)) == _MAGIC:
                 ggufs.append(digest)
             else:
-                raise RequestError(f"unknown type: {path} is no GGUF file")
+                raise RequestError("unknown type")
     if len(ggufs) != 1:
         raise UnsupportedError("a model of several GGUF files is not supported by this server")
     return _parsed(store, ggufs[0], report)
@@ -154,6 +154,7 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
             replace("messages", [json.dumps(shown, ensure_ascii=False)])
         if licenses := _licenses(asked.license):
             replace("license", licenses)
+        layers.sort(key=lambda layer: _ORDER.index(layer.kind) if layer.kind in _ORDER else len(_ORDER))
         config = _config(config, asked)
         for layer in layers:
             known = layer.digest in before
@@ -205,7 +206,7 @@ async def _events(service: Service, asked: CreateRequest, name: ModelName) -> As
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, None)
 
-    task = asyncio.ensure_future(asyncio.to_thread(work))  # ends whole, whoever leaves
+    task = service.write(work)  # ends whole, whoever leaves
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     while (status := await queue.get()) is not None:
         yield {"status": status}

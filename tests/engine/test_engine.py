@@ -136,16 +136,18 @@ async def test_preempted_requests_say_what_they_say_with_memory_enough(
     smollm2: Model, smollm2_path: Path
 ) -> None:
     requests = [
-        ask(smollm2, f"Story {i}:", sampling=SamplingOptions(temperature=0.7, seed=i), num_predict=80)
-        for i in range(6)
+        ask(smollm2, f"Story {i}:", sampling=SamplingOptions(temperature=0.7, seed=i), num_predict=64)
+        for i in range(5)
     ]
-    want = [tokens_of(await collect(smollm2, request)) for request in requests]
-    small = Engine(kv_memory=9 * 30 * 2 * 192 * 2 * 32)  # nine pages for six streams of up to three
+    want = await asyncio.gather(*(collect(smollm2, request) for request in requests))
+    small = Engine(kv_memory=9 * 30 * 2 * 192 * 2 * 32)  # nine pages for five streams of up to three
     await small.start()
     tight = await small.load(str(smollm2_path))
     got = await asyncio.gather(*(collect(tight, request) for request in requests))
+    preemptions = tight.preemptions
     await small.close()
-    assert [tokens_of(deltas) for deltas in got] == want
+    assert preemptions > 0
+    assert [tokens_of(deltas) for deltas in got] == [tokens_of(deltas) for deltas in want]
 
 
 async def test_a_chat_model_embeds_whatever_the_chunks(smollm2: Model, smollm2_path: Path) -> None:
@@ -182,10 +184,11 @@ async def test_an_embedding_model_gives_the_same_vectors_in_company(
 
 async def test_two_models_answer_side_by_side(smollm2: Model, engine: Engine, gemma3_path: Path) -> None:
     gemma3 = await engine.load(str(gemma3_path))
-    first = await collect(gemma3, ask(gemma3, "The capital of France is", num_predict=8))
-    assert "Paris" in text_of(first)
+    counting = ask(gemma3, "1, 2, 3, 4, 5, 6, 7,", num_predict=8)
+    first = await collect(gemma3, counting)
+    assert text_of(first).startswith(" 8, 9,")
     got = await asyncio.gather(
-        collect(gemma3, ask(gemma3, "The capital of France is", num_predict=8)),
+        collect(gemma3, counting),
         collect(smollm2, ask(smollm2)),
     )
     assert tokens_of(got[0]) == tokens_of(first)

