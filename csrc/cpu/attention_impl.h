@@ -21,15 +21,16 @@ namespace {
 // Register tiles: queries by vectors of positions or value dimensions.
 #if defined(OLLAMAPY_SIMD_AVX512)
 constexpr int kTileQueries = 8;
-constexpr int kTileVectors = 24;  // accumulators, of 32 registers
+constexpr int kTileWide = 24;
 constexpr int kScoreVectors = 2;  // vectors of positions in a tile of kTileQueries
 #else
 constexpr int kTileQueries = 6;
-constexpr int kTileVectors = 6;  // accumulators, of 8 pairs of registers
+constexpr int kTileWide = 5;
 constexpr int kScoreVectors = 1;
 #endif
 constexpr int64_t kScoreBlock = kScoreVectors * kLanes;
 constexpr int64_t kSegmentPages = kSegmentTokens / kPageTokens;
+constexpr int64_t kPagesAhead = 1;  // how far prefetching goes before reading
 
 OLLAMAPY_LANES int64_t lesser(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -45,10 +46,11 @@ OLLAMAPY_LANES Vec load_any(const uint16_t* p) {
     return load_f16(p);
 }
 
-// Pages lie anywhere in the pool: while one is read from memory, the next one has to be asked for.
+// Pages lie anywhere in the pool, so the hardware does not foresee them. Into the second cache: the first one
+// has too few outstanding misses for the bandwidth of the memory.
 OLLAMAPY_LANES void prefetch(const float*) {}  // a converted page, in the cache
 OLLAMAPY_LANES void prefetch(const uint16_t* p) {
-    __builtin_prefetch(p);
+    __builtin_prefetch(p, 0, 2);
 }
 
 struct Span {
@@ -66,10 +68,11 @@ struct Rows {
     int64_t first;  // row in the task
     int64_t count;  // 1 to kAttentionRows
     int64_t kv_head;
-    int64_t group;                 // query heads per kv head
-    int64_t origin;                // first position of the segment
-    Span visible[kAttentionRows];  // positions each row sees in the segment
-    bool page_seen[kSegmentPages];
+    int64_t group;                      // query heads per kv head
+    int64_t origin;                     // first position of the segment
+    Span visible[kAttentionRows];       // positions each row sees in the segment
+    int64_t seen_pages[kSegmentPages];  // of the segment, ascending: those that hold a visible position
+    int64_t n_seen;
 
     int64_t queries() const { return count * group; }
     float* out(int64_t row, int64_t head) const {
@@ -88,13 +91,6 @@ struct Rows {
     Span page_span(int64_t index) const {
         return {origin + index * kPageTokens, origin + (index + 1) * kPageTokens};
     }
-    // The first seen page after index, kSegmentPages if there is none.
-    int64_t next_page(int64_t index) const {
-        do ++index;
-        while (index < kSegmentPages && !page_seen[index]);
-        return index;
-    }
-
     // The rows from the first to the last one that sees some of the positions.
     Span seeing(Span positions) const {
         Span rows{0, count};
@@ -105,24 +101,47 @@ struct Rows {
 };
 
 Rows rows_of_call(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head) {
-    return {task, row_begin, row_end - row_begin, kv_head, task.n_heads / task.kv.n_kv_heads, 0, {}, {}};
+    return {task, row_begin, row_end - row_begin, kv_head, task.n_heads / task.kv.n_kv_heads, 0, {}, {}, 0};
 }
 
 // Sets what the rows see of a segment. False when that is nothing.
 bool enter_segment(Rows& rows, int64_t segment) {
     rows.origin = segment * kSegmentTokens;
     const Span all{rows.origin, rows.origin + kSegmentTokens};
-    for (bool& seen : rows.page_seen) seen = false;
-    bool any = false;
+    uint32_t seen = 0;
     for (int64_t r = 0; r < rows.count; ++r) {
         const Span sees{rows.task.visible_begin[rows.first + r], rows.task.visible_end[rows.first + r]};
         const Span here = rows.visible[r] = overlap(sees, all);
         if (here.empty()) continue;
-        any = true;
+        const int64_t first = (here.begin - rows.origin) / kPageTokens;
         const int64_t last = (here.end - 1 - rows.origin) / kPageTokens;
-        for (int64_t i = (here.begin - rows.origin) / kPageTokens; i <= last; ++i) rows.page_seen[i] = true;
+        seen |= ((2u << last) - 1u) & ~((1u << first) - 1u);
     }
-    return any;
+    rows.n_seen = 0;
+    for (int64_t i = 0; i < kSegmentPages; ++i) {
+        if (seen >> i & 1u) rows.seen_pages[rows.n_seen++] = i;
+    }
+    return rows.n_seen > 0;
+}
+
+// What the direct path (few queries, nothing converted) reads of the pool, in order: K of the seen pages, V
+// of them, and what probably follows, the next segment's K.
+struct Reads {
+    const uint16_t* at[2 * kSegmentPages + kPagesAhead];
+};
+
+Reads reads_of_segment(const Rows& rows) {
+    Reads reads;
+    int64_t n = 0;
+    for (int64_t i = 0; i < rows.n_seen; ++i) reads.at[n++] = rows.k_page(rows.seen_pages[i]);
+    for (int64_t i = 0; i < rows.n_seen; ++i) reads.at[n++] = rows.v_page(rows.seen_pages[i]);
+    for (int64_t i = 0; i < kPagesAhead; ++i, ++n) {
+        const int64_t position = rows.origin + kSegmentTokens + i * kPageTokens;
+        const bool seen =
+            rows.task.visible_begin[rows.first] <= position && rows.task.visible_end[rows.first] > position;
+        reads.at[n] = seen ? rows.k_page(kSegmentPages + i) : reads.at[n - 1];
+    }
+    return reads;
 }
 
 // n queries in tiles as equal as they come: call(first, size).
@@ -138,8 +157,7 @@ OLLAMAPY_LANES void each_tile(int64_t n, F call) {
     }
 }
 
-// ---- Scores
-// ----------------------------------------------------------------------------------------------------
+// ---- Scores ----------------------------------------------------------------------------------------------
 
 // s[i][0, 16 N) = q[i] . k for Q queries; k is [head_dim][k_stride] from the first of these positions on.
 template <int Q, int N, class T>
@@ -175,7 +193,7 @@ template <int Q, class T>
 void score_positions(const T* k, int64_t k_stride, const T* next, int64_t positions, const float* const* q,
                      int64_t head_dim, float* s) {
     constexpr int kMost = kPageTokens / kLanes;
-    constexpr int kVectors = Q * kMost <= kTileVectors ? kMost : kScoreVectors;
+    constexpr int kVectors = Q * kMost <= kTileWide ? kMost : kScoreVectors;
     if constexpr (kVectors > kScoreVectors) {
         if (positions < kVectors * kLanes) {
             score_tile<Q, kScoreVectors, T>(k, k_stride, next, q, head_dim, s);
@@ -231,33 +249,28 @@ __attribute__((noinline)) void convert_k_page(const uint16_t* k, int64_t head_di
 
 // Dot products of all queries with the positions of the segment that they see, and with some that they do
 // not.
-void score_segment(const Rows& rows, float* converted, float* scores) {
+void score_segment(const Rows& rows, const Reads& reads, float* converted, float* scores) {
     const int64_t head_dim = rows.task.kv.head_dim;
-    for (int64_t i = rows.next_page(-1); i < kSegmentPages;) {
-        const int64_t next = rows.next_page(i);
-        const uint16_t* k = rows.k_page(i);
+    for (int64_t n = 0; n < rows.n_seen; ++n) {
+        const int64_t i = rows.seen_pages[n];
         const Span span = rows.page_span(i), seeing = rows.seeing(span);
         float* s = scores + seeing.begin * rows.group * kScoreStride + i * kPageTokens;
         if (seeing.size() * rows.group <= kTileQueries) {
-            const uint16_t* ahead =
-                next < kSegmentPages ? rows.k_page(next) : rows.v_page(rows.next_page(-1));
-            score_rows(rows, seeing, k, kPageTokens, ahead, kPageTokens, s);
-        } else {
-            convert_k_page(k, head_dim, converted);
-            for (int64_t t = 0; t < kPageTokens; t += kScoreBlock) {
-                const Span block{span.begin + t, span.begin + t + kScoreBlock}, here = rows.seeing(block);
-                if (here.empty()) continue;
-                const float* block_k = converted + t * head_dim;
-                score_rows(rows, here, block_k, kScoreBlock, block_k, kScoreBlock,
-                           s + (here.begin - seeing.begin) * rows.group * kScoreStride + t);
-            }
+            score_rows(rows, seeing, reads.at[n], kPageTokens, reads.at[n + kPagesAhead], kPageTokens, s);
+            continue;
         }
-        i = next;
+        convert_k_page(reads.at[n], head_dim, converted);
+        for (int64_t t = 0; t < kPageTokens; t += kScoreBlock) {
+            const Span here = rows.seeing({span.begin + t, span.begin + t + kScoreBlock});
+            if (here.empty()) continue;
+            const float* block = converted + t * head_dim;
+            score_rows(rows, here, block, kScoreBlock, block, kScoreBlock,
+                       s + (here.begin - seeing.begin) * rows.group * kScoreStride + t);
+        }
     }
 }
 
-// ---- Softmax of a segment
-// --------------------------------------------------------------------------------------
+// ---- Softmax of a segment --------------------------------------------------------------------------------
 
 // Turns the dot products s[t] of a segment's slots t into p in place, given that those in [begin, end) are
 // visible; record gets m and l. Vector j of the segment goes to chain j % 4 of the sum. Groups of four
@@ -298,8 +311,7 @@ __attribute__((noinline)) void softmax_segment(const AttentionTask& task, int64_
     record[1] = sum((total[0] + total[1]) + (total[2] + total[3]));
 }
 
-// ---- Values
-// ----------------------------------------------------------------------------------------------------
+// ---- Values ----------------------------------------------------------------------------------------------
 
 // sums[i][0, 16 N) += p[i][t] * v[t] for positions t ascending; v is [positions][v_stride].
 template <int Q, int N, class T>
@@ -335,7 +347,7 @@ __attribute__((noinline)) void value_tile(const T* v, int64_t v_stride, const T*
 template <int Q, class T>
 void value_dims(const T* v, int64_t v_stride, const T* next, const float* p, int64_t positions, int64_t dims,
                 float* sums, int64_t sum_stride) {
-    constexpr int kMost = Q * 4 <= kTileVectors ? 4 : Q * 2 <= kTileVectors ? 2 : 1;
+    constexpr int kMost = Q * 4 <= kTileWide ? 4 : Q * 2 <= kTileWide ? 2 : 1;
     int64_t d = 0;
     for (; d + kMost * kLanes <= dims; d += kMost * kLanes) {
         value_tile<Q, kMost, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
@@ -409,25 +421,25 @@ __attribute__((noinline)) void convert_v_slice(const uint16_t* v, int64_t v_dim,
 }
 
 // What the segment adds to the sums of all queries, given the weights in scores.
-void add_values(const Rows& rows, float* converted, const float* scores, float* sums, int64_t sum_stride) {
+void add_values(const Rows& rows, const Reads& reads, float* converted, const float* scores, float* sums,
+                int64_t sum_stride) {
     const int64_t v_dim = rows.task.kv.v_dim;
-    const int64_t first = rows.next_page(-1);
     if (rows.queries() <= kTileQueries && v_dim % kLanes == 0) {
-        for (int64_t i = first; i < kSegmentPages;) {
-            const int64_t next = rows.next_page(i);
-            const uint16_t* v = rows.v_page(i);
-            const uint16_t* ahead = next < kSegmentPages ? rows.v_page(next) : v;
+        for (int64_t n = 0; n < rows.n_seen; ++n) {
+            const int64_t i = rows.seen_pages[n];
+            const uint16_t* const* v = reads.at + rows.n_seen + n;
             const Values<uint16_t> page{
-                v, v_dim, ahead, v_dim, rows.page_span(i), scores + i * kPageTokens, sums, sum_stride};
+                v[0], v_dim,     v[kPagesAhead], v_dim, rows.page_span(i), scores + i * kPageTokens,
+                sums, sum_stride};
             page.add(rows);
-            i = next;
         }
         return;
     }
     // Slices of 16 dimensions, so that a segment's slice stays in the first cache for all tiles of queries.
     for (int64_t d = 0; d < v_dim; d += kLanes) {
-        for (int64_t i = first; i < kSegmentPages; i = rows.next_page(i)) {
-            convert_v_slice(rows.v_page(i) + d, v_dim, v_dim - d, converted + i * kPageTokens * kLanes);
+        for (int64_t n = 0; n < rows.n_seen; ++n) {
+            convert_v_slice(reads.at[rows.n_seen + n] + d, v_dim, v_dim - d,
+                            converted + rows.seen_pages[n] * kPageTokens * kLanes);
         }
         const Span all{rows.origin, rows.origin + kSegmentTokens};
         const Values<float> slice{converted, kLanes, converted, kLanes, all, scores, sums + d, sum_stride};
@@ -435,8 +447,7 @@ void add_values(const Rows& rows, float* converted, const float* scores, float* 
     }
 }
 
-// ---- Segments
-// --------------------------------------------------------------------------------------------------
+// ---- Segments --------------------------------------------------------------------------------------------
 
 // The records of the segment that rows entered: [rows][group][record_stride].
 void segment_records(const Rows& rows, float* scratch, float* records) {
@@ -444,7 +455,8 @@ void segment_records(const Rows& rows, float* scratch, float* records) {
     const AttentionScratch at = attention_scratch_layout(rows.queries(), kv.head_dim, kv.v_dim);
     const int64_t stride = record_stride(kv.v_dim);
     float* scores = scratch + at.scores;
-    score_segment(rows, scratch + at.converted, scores);
+    const Reads reads = reads_of_segment(rows);
+    score_segment(rows, reads, scratch + at.converted, scores);
     for (int64_t r = 0; r < rows.count; ++r) {
         const Span visible = rows.visible[r];
         if (visible.empty()) continue;
@@ -455,7 +467,7 @@ void segment_records(const Rows& rows, float* scratch, float* records) {
             for (int64_t d = kRecordSums; d < stride; d += kLanes) store(record + d, zero());
         }
     }
-    add_values(rows, scratch + at.converted, scores, records + kRecordSums, stride);
+    add_values(rows, reads, scratch + at.converted, scores, records + kRecordSums, stride);
 }
 
 // Merges a record into the running m, l and the output row: the larger maximum becomes the common one.
@@ -500,8 +512,7 @@ void merge_records(const Rows& rows, const float* records, float* running) {
     }
 }
 
-// ---- What the table offers
-// -------------------------------------------------------------------------------------
+// ---- What the table offers -------------------------------------------------------------------------------
 
 void attention_partial(const AttentionTask& task, int64_t row_begin, int64_t row_end, int32_t kv_head,
                        int64_t segment_begin, int64_t segment_end, float* scratch, float* partials) {

@@ -58,13 +58,13 @@ struct MatmulTask {
 };
 
 struct MatmulKernels {
-    const char* name;  // "portable", "avx2", "avx512vnni"
+    const char* name;  // "portable", "avx2", "avx512"
     // Rows [row_begin, row_end) by weight tiles [tile_begin, tile_end). row_begin is a multiple of
     // kPanelRows.
     void (*matmul)(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                    int64_t row_end);
     // Quantize one f32 row into its place in out: per block of 32, scale = max|x| / 127, q =
-    // round-half-even(x / scale).
+    // round-half-even(x * (127 / max|x|)).
     void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row);
 };
 

@@ -131,7 +131,8 @@ struct Sums {
 template <DType T>
 struct QuantizedKernel {
     static constexpr TileLayout kLayout = tile_layout(T);
-    static constexpr int64_t kTiles = kMostTiles;
+    // A single pass waits for memory, which likes one stream.
+    static int64_t tiles_at_once(int64_t rows) { return rows <= 2 ? 1 : kMostTiles; }
     static int64_t rows_at_once(int64_t left) { return left; }
 
     // The dot products of one row with a tile's block. start[h]: -offset times the sum of half h.
@@ -201,7 +202,10 @@ struct QuantizedKernel {
             at += kLayout.header_bytes;
             for (int b = 0; b < kLayout.blocks; ++b) {
                 for (int64_t line = 0; line < call.prefetch_step; line += 64) {
-                    _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
+                    unroll<R>([&](auto t) {
+                        const uint8_t* from = prefetch + t * call.tile_bytes + line;
+                        _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
+                    });
                 }
                 prefetch += call.prefetch_step;
                 add_block<R>(header, at, call.tile_bytes, x, scale, call.rows, sums);
@@ -222,7 +226,7 @@ struct QuantizedKernel {
 
 template <DType T>
 struct FloatKernel {
-    static constexpr int64_t kTiles = kMostTiles;
+    static int64_t tiles_at_once(int64_t) { return kMostTiles; }
     static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
 
     [[gnu::always_inline]] static inline __m512 weights(const uint8_t* at) {
@@ -238,7 +242,9 @@ struct FloatKernel {
         const uint8_t* at = call.weights;
         const uint8_t* prefetch = call.prefetch;
         for (int64_t k = 0; k < call.steps; ++k) {
-            _mm_prefetch(reinterpret_cast<const char*>(prefetch), _MM_HINT_T0);
+            unroll<R>([&](auto t) {
+                _mm_prefetch(reinterpret_cast<const char*>(prefetch + t * call.tile_bytes), _MM_HINT_T0);
+            });
             prefetch += call.prefetch_step;
             __m512 w[R];
             unroll<R>([&](auto t) { w[t] = weights(at + t * call.tile_bytes); });

@@ -32,8 +32,9 @@ template <int N, class F>
 struct TileCall {
     const uint8_t* weights;  // the first tile
     int64_t tile_bytes;
-    int64_t tiles;            // 1 to Kernel::kTiles
-    const uint8_t* prefetch;  // what to fetch meanwhile: prefetch_step bytes for each block (or column)
+    int64_t tiles;  // of neighbouring ones
+    const uint8_t*
+        prefetch;  // what to fetch meanwhile for each tile: prefetch_step bytes per block (or column)
     int64_t prefetch_step;
     int64_t steps;         // blocks of 32 columns, or columns of a float type
     const uint8_t* panel;  // quantized rows: the panel
@@ -62,9 +63,9 @@ constexpr int64_t kColumnsBytes = takes_quantized(T) ? tile_layout(T).super_byte
                                   : T == DType::F32  ? 4 * kTileRows
                                                      : 2 * kTileRows;
 
-// The loops around Kernel::run(const TileCall&), a kernel for type T. It says how many neighbouring tiles
-// (kTiles) and how many of the rows left in a panel (rows_at_once) a call takes. A tile meets all panels of a
-// block of rows while it is in the nearest cache.
+// The loops around Kernel::run(const TileCall&), a kernel for type T. It says how many of the rows left in a
+// panel (rows_at_once) and how many neighbouring tiles (tiles_at_once, given the rows) a call takes. A tile
+// meets all panels of a block of rows while it is in the nearest cache.
 template <DType T, class Kernel>
 void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                int64_t row_end) {
@@ -83,21 +84,21 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
         const int64_t block_end = least(row_end, block_begin + block_rows);
         int64_t calls = 0;
         for (int64_t row = block_begin; row < block_end; row += rows_at(row, block_end)) ++calls;
-        // Few rows wait for memory: one stream of weights, fetched a little ahead of its use. Tiles that are
-        // read by several calls are fetched by the calls before, each a share.
-        const bool stream = calls == 1;
-        const int64_t tiles_at_once = stream ? 1 : Kernel::kTiles;
+        // Tiles that are read once are fetched a little ahead of their use; tiles that several calls read are
+        // fetched by the calls before, each a share.
+        const bool once = calls == 1;
+        const int64_t tiles_at_once = Kernel::tiles_at_once(once ? block_end - block_begin : kPanelRows);
         TileCall call;
         call.tile_bytes = bytes;
         call.steps = steps;
         call.x_stride = task.xf_stride;
         call.y_stride = task.y_stride;
         call.residual_stride = task.residual_stride;
-        call.prefetch_step = (tiles_at_once * bytes + steps * calls - 1) / (steps * calls);
+        call.prefetch_step = (bytes + steps * calls - 1) / (steps * calls);
         for (int64_t tile = tile_begin; tile < tile_end; tile += tiles_at_once) {
             call.tiles = least(tiles_at_once, tile_end - tile);
             call.weights = w.data + tile * bytes;
-            call.prefetch = call.weights + (stream ? kPrefetchAhead : call.tiles * bytes);
+            call.prefetch = call.weights + (once ? kPrefetchAhead : call.tiles * bytes);
             const int64_t output = tile * kTileRows;
             call.outputs = least(w.rows - output, call.tiles * kTileRows);
             call.bias = task.bias ? task.bias + output : nullptr;
