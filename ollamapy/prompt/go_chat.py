@@ -138,23 +138,30 @@ def _collate(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _message(turn: Mapping[str, Any]) -> Record:
-    return Record(
-        {
-            "Role": turn.get("role", ""),
-            "Content": turn.get("content", ""),
-            "Thinking": turn.get("thinking", ""),
-            "Images": list(turn.get("images", ())),
-            "ToolCalls": [_call(call, i) for i, call in enumerate(turn.get("tool_calls", ()))],
-            "ToolName": turn.get("tool_name", ""),
-            "ToolCallID": turn.get("tool_call_id", ""),
-        },
-        plain=dict(turn),
-    )
+    fields = {
+        "Role": turn.get("role", ""),
+        "Content": turn.get("content", ""),
+        "Thinking": turn.get("thinking", ""),
+        "Images": list(turn.get("images", ())),
+        "ToolCalls": [_call(call, i) for i, call in enumerate(turn.get("tool_calls", ()))],
+        "ToolName": turn.get("tool_name", ""),
+        "ToolCallID": turn.get("tool_call_id", ""),
+    }
+    return Record(fields, plain=[(name, None if value == [] else value) for name, value in fields.items()])
+
+
+def _floats(value: Any) -> Any:
+    """JSON as Go decodes it: every number is a float64."""
+    if isinstance(value, dict):
+        return {key: _floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_floats(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _call(call: Mapping[str, Any], index: int) -> Record:
     function = call.get("function", {})
-    arguments = function.get("arguments", {})
+    arguments = _floats(function.get("arguments", {}))
     fields = {
         "Index": index,
         "Name": function.get("name", ""),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jinja2
@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 
+_PROBE = "a system text that no template brings of its own"
 _MESSAGE_LIMIT = 64 << 20  # characters: a template that multiplies its input is stopped at the end
 
 
@@ -100,7 +101,7 @@ class JinjaTemplate:
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
         think: bool | str | None = None,
     ) -> str:
         """The prompt for the next answer.
@@ -115,11 +116,25 @@ class JinjaTemplate:
             prefill = str(turns.pop().get("content") or "")
             if turns and turns[-1].get("role") == "assistant":
                 raise TemplateSyntaxError("cannot have 2 or more assistant messages at the end of the list")
-        if "system" not in self.source:
+        if not self._handles_system:
             turns = _merge_system(turns)
+        return self._render(turns, tools, think) + prefill
+
+    @cached_property
+    def _handles_system(self) -> bool:
+        """Whether the text of a system message reaches the prompt: found by trying."""
+        probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "?"}]
+        try:
+            return _PROBE in self._render(probe, None, None)
+        except TemplateRenderError:
+            return False
+
+    def _render(
+        self, turns: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None, think: bool | str | None
+    ) -> str:
         variables: dict[str, Any] = {
             "messages": turns,
-            "tools": list(tools) or None,
+            "tools": list(tools) if tools else None,
             "add_generation_prompt": True,
             "bos_token": self._bos,
             "eos_token": self._eos,
@@ -128,7 +143,7 @@ class JinjaTemplate:
             variables["enable_thinking"] = bool(think)
             if isinstance(think, str):
                 variables["reasoning_effort"] = think
-        return _guarded(lambda: self._template.render(variables)) + prefill
+        return _guarded(lambda: self._template.render(variables))
 
 
 def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,11 @@ from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
 
+_SERVED = ("insert",)  # of what a template has places for: calls and thoughts would need a reader of answers
+
 Think = bool | str | None
+Renderer = Callable[[list[dict[str, Any]]], str]
+"""messages to prompt"""
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,25 @@ class ServedModel:
 
     @cached_property
     def capabilities(self) -> list[str]:
-        """Of completion, embedding, tools, insert, thinking, in this order."""
+        """Of completion, embedding, insert: what requests can ask of it here."""
         if self.facts.pooled:
             return ["embedding"]
         found = set() if self.template is None else self.template.capabilities
-        return ["completion", *(name for name in ("tools", "insert", "thinking") if name in found)]
+        return ["completion", *(name for name in _SERVED if name in found)]
+
+    @property
+    def template_text(self) -> str:
+        """The template as `show` prints it."""
+        if self.stored.template is not None:
+            return self.stored.template
+        return self.facts.chat_template or "{{ .Prompt }}"
 
     def can(self, capability: str) -> bool:
         return capability in self.capabilities
 
-    def render_chat(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], think: Think) -> str:
+    def render_chat(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, think: Think
+    ) -> str:
         """The prompt of a conversation, ChatML for a model without a template. Raises template errors."""
         if self.template is None:
             return render_chatml(messages)
@@ -86,26 +100,27 @@ class ServedModel:
             text = text.removeprefix(bos)
         return text
 
-    def render_generate(self, prompt: str, system: str, suffix: str, template: str, think: Think) -> str:
-        """The prompt of a single question; the bare one for a model without a template.
+    def generate_renderer(self, template: str, suffix: str, think: Think) -> Renderer | None:
+        """How a single question, as a conversation of the model's history and it, is written.
 
-        template, if not empty, stands in for the model's own. Raises template errors.
+        None: as it is, for a model without a template. template, if not empty, stands in for the model's own.
+        Raises template errors.
         """
-        if suffix:
-            own = GoTemplate(template) if template else self.template
-            assert isinstance(own, GoTemplate), "only a TEMPLATE has the capability insert"
-            return own.render_insert(prompt, suffix)
-        history = [dict(message) for message in self.stored.messages]
-        messages = [*history, {"role": "user", "content": prompt}]
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
+        own = self.template
         if template:
             try:
                 own = GoTemplate(template)
             except TemplateSyntaxError as error:
                 raise TemplateRenderError(str(error)) from None
-            return own.render(messages, None, think)
-        return prompt if self.template is None else self.render_chat(messages, [], think)
+        if suffix:
+            assert isinstance(own, GoTemplate), "only a TEMPLATE has the capability insert"
+            insert = own
+            return lambda messages: insert.render_insert(messages[-1]["content"], suffix)
+        if template:
+            given = own
+            assert given is not None
+            return lambda messages: given.render(messages, None, think)
+        return None if own is None else lambda messages: self.render_chat(messages, None, think)
 
 
 def served(store: Store, asked: str, name: ModelName) -> ServedModel:

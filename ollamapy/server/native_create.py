@@ -150,8 +150,8 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
         if asked.parameters:
             replace("params", [_merged_parameters(store, layers, asked.parameters)])
         if asked.messages:
-            shown = [{"role": m.role, "content": m.content} for m in asked.messages]
-            replace("messages", [json.dumps(shown, ensure_ascii=False)])
+            kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
+            replace("messages", [json.dumps(kept, ensure_ascii=False)])
         if licenses := _licenses(asked.license):
             replace("license", licenses)
         layers.sort(key=lambda layer: _ORDER.index(layer.kind) if layer.kind in _ORDER else len(_ORDER))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -28,6 +28,9 @@ from ollamapy.server.requests import ChatRequest, GenerateRequest, Message
 from ollamapy.server.service import Generation, Limits, Service, Timing, fit_messages, tokenize
 from ollamapy.server.streaming import Event, json_response, stream_events
 from ollamapy.types import RequestError, Usage
+
+if TYPE_CHECKING:
+    from ollamapy.engine.protocol import LoadedModel
 
 Body = Callable[[str], dict[str, Any]]
 """what carries a piece of text in an event"""
@@ -145,33 +148,37 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
     if not asked.prompt and not asked.debug_render_only:
         return await load_or_unload(service, work)
 
-    system = asked.system or model.stored.system
-    text = (
-        asked.prompt
-        if asked.raw
-        else model.render_generate(asked.prompt, system, asked.suffix, asked.template, think)
-    )
+    render = None if asked.raw else model.generate_renderer(asked.template, asked.suffix, think)
+    messages = chat_messages(model, [Message(role="user", content=asked.prompt)], asked.system)
+    if render is not None:
+        render(messages)  # a template that fails is an error before anything is loaded
+
+    async def write_prompt(loaded: LoadedModel) -> tuple[str, list[int]]:
+        earlier = earlier_text(loaded, asked.context) if asked.context else ""
+        if render is None:
+            text = earlier + asked.prompt
+            return text, await tokenize(loaded, text)
+        limit = service.window(loaded, work.options) if asked.truncate else None
+        return await fit_messages(loaded, messages, lambda turns: earlier + render(turns), limit)
 
     async def events() -> AsyncGenerator[Event, None]:
         async with service.resident(model, work.keep_alive, work.options, timing) as loaded:
-            prompt_text = text
-            if asked.context:
-                prompt_text = earlier_text(loaded, asked.context) + text
-            prompt = await tokenize(loaded, prompt_text)
+            text, prompt = await write_prompt(loaded)
 
             async def final(answer: str) -> dict[str, Any]:
-                return {"context": await tokenize(loaded, prompt_text + answer)}
+                return {"context": await tokenize(loaded, text + answer)}
 
             async with service.generation(loaded, prompt, work.options, work.limits) as generation:
                 async for event in text_events(generation, work, None if asked.raw else final):
                     yield event
 
     if asked.debug_render_only:
-        return debug_response(work, text)
+        async with service.resident(model, work.keep_alive, work.options, timing) as loaded:
+            return debug_response(work, (await write_prompt(loaded))[0])
     return await answer(request, events(), work, asked.stream)
 
 
-def earlier_text(loaded: Any, context: list[int]) -> str:
+def earlier_text(loaded: LoadedModel, context: list[int]) -> str:
     """The text of `context`, which goes before the prompt. A leading BOS is left to the tokenizer."""
     tokenizer = loaded.tokenizer
     if tokenizer.add_bos and context and context[0] == tokenizer.bos:
@@ -183,14 +190,15 @@ def earlier_text(loaded: Any, context: list[int]) -> str:
     return data.decode("utf-8", "replace")
 
 
-def chat_messages(model: ServedModel, messages: list[Message]) -> list[dict[str, Any]]:
+def chat_messages(model: ServedModel, messages: list[Message], system: str = "") -> list[dict[str, Any]]:
     """Messages as templates see them: roles in lower case, the model's own history and system text before
     them."""
-    own = [msgspec.convert(message, Message) for message in model.stored.messages]
-    turns = [as_turn(message) for message in own + messages]
-    if model.stored.system and (not turns or turns[0]["role"] != "system"):
-        turns.insert(0, {"role": "system", "content": model.stored.system})
-    return turns
+    asked = [as_turn(message) for message in messages]
+    history = [as_turn(msgspec.convert(message, Message)) for message in model.stored.messages]
+    system = system or model.stored.system
+    if system and asked[0]["role"] != "system":
+        history.insert(0, {"role": "system", "content": system})
+    return history + asked
 
 
 def as_turn(message: Message) -> dict[str, Any]:
@@ -241,25 +249,20 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
     messages = chat_messages(model, asked.messages)
 
     def render(turns: list[dict[str, Any]]) -> str:
-        return model.render_chat(turns, asked.tools, think)
+        return model.render_chat(turns, asked.tools or None, think)
 
-    if asked.debug_render_only and not asked.truncate:
-        return debug_response(work, render(messages))
     render(messages)  # a template that refuses is an error before anything is loaded
 
     async def events() -> AsyncGenerator[Event, None]:
         async with service.resident(model, work.keep_alive, work.options, timing) as loaded:
             limit = service.window(loaded, work.options) if asked.truncate else None
-            text, prompt = await fit_messages(loaded, messages, render, limit)
-            if asked.debug_render_only:
-                yield {"rendered": text}
-                return
-
+            _, prompt = await fit_messages(loaded, messages, render, limit)
             async with service.generation(loaded, prompt, work.options, work.limits) as generation:
                 async for event in text_events(generation, work):
                     yield event
 
     if asked.debug_render_only:
-        async with aclosing(events()) as found:
-            return debug_response(work, (await anext(found))["rendered"])
+        async with service.resident(model, work.keep_alive, work.options, timing) as loaded:
+            limit = service.window(loaded, work.options) if asked.truncate else None
+            return debug_response(work, (await fit_messages(loaded, messages, render, limit))[0])
     return await answer(request, events(), work, asked.stream)

@@ -65,10 +65,10 @@ def describe_model(model: ServedModel, system: str, verbose: bool, agent: str) -
     value: dict[str, Any] = {}
     if stored.licenses:
         value["license"] = "\n".join(stored.licenses)
-    value["modelfile"] = write_modelfile(stored, system)
+    value["modelfile"] = write_modelfile(stored, model.template_text, system)
     if stored.parameters:
         value["parameters"] = parameters_text(stored.parameters)
-    value["template"] = stored.template if stored.template is not None else "{{ .Prompt }}"
+    value["template"] = model.template_text
     if system:
         value["system"] = system
     value["details"] = details(stored)

@@ -19,19 +19,19 @@ class NamedRequest(msgspec.Struct, kw_only=True):
         return self.model or self.name
 
 
-class ToolCallFunction(msgspec.Struct, kw_only=True):
+class ToolCallFunction(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str = ""
     arguments: dict[str, Any] = {}
     index: int = 0
 
 
-class ToolCall(msgspec.Struct, kw_only=True):
+class ToolCall(msgspec.Struct, kw_only=True, omit_defaults=True):
     id: str = ""
     type: str = ""
     function: ToolCallFunction = msgspec.field(default_factory=ToolCallFunction)
 
 
-class Message(msgspec.Struct, kw_only=True):
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     role: str = ""
     content: str = ""
     thinking: str = ""

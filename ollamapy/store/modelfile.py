@@ -40,7 +40,7 @@ def parameter_values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def write_modelfile(stored: StoredModel, system: str) -> str:
+def write_modelfile(stored: StoredModel, template: str, system: str) -> str:
     """The Modelfile that `show` prints."""
     name = stored.name.short
     lines = [
@@ -49,7 +49,7 @@ def write_modelfile(stored: StoredModel, system: str) -> str:
         f"# FROM {name}",
         "",
         f"FROM {stored.model_path}",
-        f"TEMPLATE {quote(stored.template if stored.template is not None else '{{ .Prompt }}')}",
+        f"TEMPLATE {quote(template)}",
     ]
     if system:
         lines.append(f"SYSTEM {quote(system)}")

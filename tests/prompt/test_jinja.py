@@ -13,7 +13,7 @@ USER = {"role": "user", "content": "Hi"}
 SYSTEM = {"role": "system", "content": "Be <brief>"}
 CHATML = (
     "{% for message in messages %}\n"
-    "    {% if message['role'] == 'system' %}{% continue %}{% endif %}\n"
+    "    {% if message['content'] == 'skip' %}{% continue %}{% endif %}\n"
     "{{ '<' + message['role'] + '>' + message['content'] }}\n"
     "{% endfor %}\n"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
@@ -21,7 +21,9 @@ CHATML = (
 
 
 def test_blocks_leave_no_blanks() -> None:
-    assert JinjaTemplate(CHATML).render([SYSTEM, USER]) == "<user>Hi\n<assistant>"
+    assert (
+        JinjaTemplate(CHATML).render([{"role": "user", "content": "skip"}, USER]) == "<user>Hi\n<assistant>"
+    )
 
 
 def test_prefill_follows_the_prompt() -> None:
@@ -32,9 +34,15 @@ def test_prefill_follows_the_prompt() -> None:
 
 
 def test_system_goes_to_the_user_where_the_template_has_no_place() -> None:
-    template = JinjaTemplate("{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}")
-    assert template.render([SYSTEM, USER]) == "[user:Be <brief>\n\nHi]"
-    assert template.render([SYSTEM]) == "[user:Be <brief>]"
+    loop = "{% for m in messages %}CHECK[{{ m.role }}:{{ m.content }}]{% endfor %}"
+    for check in (
+        "{% if m.role == 'system' %}{% continue %}{% endif %}",
+        "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}",
+    ):
+        template = JinjaTemplate(loop.replace("CHECK", check))
+        assert template.render([SYSTEM, USER]) == "[user:Be <brief>\n\nHi]"
+        assert template.render([SYSTEM]) == "[user:Be <brief>]"
+    assert JinjaTemplate(loop.replace("CHECK", "")).render([SYSTEM, USER]) == "[system:Be <brief>][user:Hi]"
 
 
 def test_extensions() -> None:

@@ -10,7 +10,10 @@ import datetime
 import json
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+
+_EXPONENT_FROM = 6  # powers of ten from which Go prints a float64 with an exponent
 
 
 class FunctionError(Exception):
@@ -20,7 +23,8 @@ class FunctionError(Exception):
 class Record:
     """A struct: a field that it lacks is an error, where a map's missing key is nil.
 
-    plain is what json writes; text, if given, is what printing writes.
+    plain is what json writes, a list of pairs for an object in this order; text, if given, is what printing
+    writes.
     """
 
     def __init__(self, fields: dict[str, Any], plain: Any = None, text: str | None = None) -> None:
@@ -56,19 +60,14 @@ def show(value: Any) -> str:
 
 
 def show_float(value: float) -> str:
-    """A float64 as Go's %v: the shortest digits that read back, exponents below 1e-4 and from 1e21."""
-    text = repr(value)
+    """A float64 as Go's %v: the shortest digits that read back, with an exponent below 1e-4 and from 1e6."""
     if value != value or value in (float("inf"), float("-inf")):
-        return {"inf": "+Inf", "-inf": "-Inf"}.get(text, "NaN")
-    digits, _, exponent = f"{value:e}".partition("e")
-    power = int(exponent)
-    if value and (power < -4 or power >= 21):
-        digits = re.sub(r"\.?0+$", "", f"{float(text):.17e}".partition("e")[0]) if "e" not in text else text
-        mantissa = text.partition("e")[0] if "e" in text else digits
-        return f"{mantissa}e{power:+03d}"
-    if "e" in text:
-        text = f"{value:.0f}" if power >= 16 else f"{value:.{-power + 16}f}".rstrip("0")
-    return text.removesuffix(".0")
+        return {"inf": "+Inf", "-inf": "-Inf"}.get(repr(value), "NaN")
+    number = Decimal(repr(value)).normalize()
+    if value and not -4 <= number.adjusted() < _EXPONENT_FROM:
+        mantissa = f"{number.scaleb(-number.adjusted()):f}"
+        return f"{mantissa}e{number.adjusted():+03d}"
+    return f"{number:f}"
 
 
 def to_json(value: Any) -> str:
@@ -81,6 +80,8 @@ def to_json(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
+        if isinstance(value.plain, list):
+            return {name: _plain(item) for name, item in value.plain}
         return _plain(value.plain)
     if isinstance(value, dict):
         return {key: _plain(value[key]) for key in sorted(value)}
