@@ -31,6 +31,8 @@ def check_think(value: Any, model: ServedModel) -> bool | str | None:
     """`think`: None when not said. Raises RequestError for a value or a model that cannot."""
     if value is None or value is False:
         return None if value is None else False
+    if not isinstance(value, (bool, str)):
+        raise RequestError("think must be a boolean or string")
     if value is not True and value not in _THINK_LEVELS:
         raise RequestError(
             f"invalid think value: {orjson.dumps(value).decode()} (must be true, false, "

@@ -54,7 +54,6 @@ def _check(asked: CreateRequest) -> ModelName:
     if asked.adapters:
         for digest in asked.adapters.values():
             parse_digest(digest)
-        raise UnsupportedError("adapters are not supported by this server")
     for key in ("context_length", "embedding_length"):
         value = asked.info.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
@@ -96,14 +95,17 @@ def _source(store: Store, asked: CreateRequest, report: Report) -> Imported:
             blob = store.blobs.existing(digest)
         except (InvalidDigestError, BlobNotFoundError) as error:
             raise ServerError(str(error)) from None
-        with blob.open("rb") as file:
-            if file.read(len(_MAGIC)) == _MAGIC:
-                ggufs.append(digest)
-            else:
-                raise RequestError("unknown type")
+        if not _is_gguf(blob):
+            raise RequestError("unknown type")
+        ggufs.append(digest)
     if len(ggufs) != 1:
         raise UnsupportedError("a model of several GGUF files is not supported by this server")
     return _parsed(store, ggufs[0], report)
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:
@@ -131,6 +133,11 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
     blobs = store.blobs
     with blobs.writing():
         source = _source(store, asked, report)
+        if asked.adapters:
+            for digest in asked.adapters.values():
+                if not _is_gguf(blobs.existing(digest)):
+                    raise RequestError("supplied file was not in GGUF format")
+            raise UnsupportedError("adapters are not supported by this server")
         config, layers = source.config, source.layers
         if asked.quantize:
             if config.file_type not in _UNQUANTIZED:

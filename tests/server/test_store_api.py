@@ -161,6 +161,9 @@ def test_files_that_are_no_models(scripted: RunningServer) -> None:
     text = upload(scripted, b"plain text")
     response = post(scripted, "/api/create", {"model": "m", "files": {"a.gguf": text}, "stream": False})
     assert (response.status_code, "unknown type" in response.json()["error"]) == (400, True)
+    adapter = {"model": "m", "from": "echo", "adapters": {"a.gguf": text}, "stream": False}
+    response = post(scripted, "/api/create", adapter)
+    assert (response.status_code, response.json()["error"]) == (400, "supplied file was not in GGUF format")
     stub = upload(scripted, b"GGUF and no more")
     response = post(scripted, "/api/create", {"model": "m", "files": {"a.gguf": stub}, "stream": False})
     assert response.status_code == 500
