@@ -18,7 +18,7 @@ $(BIN)/.tools: pyproject.toml
 	  { echo "OllamaPy needs a C++20 compiler: install g++ 11 or newer (Debian or Ubuntu: apt-get install g++)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "python3 cannot make virtual environments (Debian or Ubuntu: apt-get install python3-venv)"; exit 1; }
-	$(BIN)/pip install --quiet --upgrade pip "setuptools>=68" "pybind11>=2.13" "cmake>=3.22" ninja wheel
+	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77" "pybind11>=2.13" "cmake>=3.22" ninja wheel
 	@touch $@
 
 # Without build isolation, so that the compiler's results in build/native serve both kinds of installation.
@@ -43,20 +43,21 @@ lint: $(BIN)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest ollamapy._core
+	$(BIN)/python -m mypy.stubtest ollamapy._core --allowlist tests/stubtest-allowlist.txt
 	find csrc \( -name '*.h' -o -name '*.cpp' \) -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 
-# The core's tests on a build under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The core's tests on a build under AddressSanitizer and UndefinedBehaviorSanitizer, with the AVX-512 kernels emulated.
 sanitize: $(BIN)/.tools
 	$(INSTALL) -e ".[test]"
-	mkdir -p $(SANITIZED) && rm -rf $(SANITIZED)/ollamapy && cp -r ollamapy $(SANITIZED)/ && rm -f $(SANITIZED)/ollamapy/_core*.so
-	$(BIN)/cmake -S . -B build/sanitize/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOLLAMAPY_SANITIZE=ON \
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r ollamapy tests pyproject.toml $(SANITIZED)/
+	rm -f $(SANITIZED)/ollamapy/_core*.so
+	$(BIN)/cmake -S . -B build/sanitize/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOLLAMAPY_SANITIZE=ON -DOLLAMAPY_EMULATE_AVX512=ON \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
 	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(SANITIZED)/ollamapy
 	$(BIN)/cmake --build build/sanitize/native
-	PYTHONPATH=$(SANITIZED) LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
-	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(BIN)/pytest tests/core
+	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
+	  $(CURDIR)/$(BIN)/python -m pytest tests/core
 
 bench: $(BIN)/.tools
 	$(INSTALL) -e .

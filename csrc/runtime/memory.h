@@ -18,7 +18,8 @@ class AlignedBuffer {
     // Throws std::bad_alloc when the kernel refuses the mapping.
     explicit AlignedBuffer(size_t bytes) : bytes_(bytes) {
         if (bytes == 0) return;
-        data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        data_ =
+            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (data_ == MAP_FAILED) {
             data_ = nullptr;
             throw std::bad_alloc();
