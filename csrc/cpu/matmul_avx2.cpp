@@ -71,9 +71,10 @@ template <DType T, int C>
     if constexpr (kLayout.sub_scales) {
         unroll<kHalves>([&](auto half) { scales[half] = load_scales<T>(header, block, half); });
     }
-    __m256i dot[C][kHalves];  // int16 sums while P::kOneSum
+    __m256i sum[C][kHalves];  // int16, of both phases if kOneSum
+    __m256i dot[C][kHalves];
     unroll<2>([&](auto phase) {
-        __m256i sum[C][kHalves];
+        constexpr bool kFirst = phase == 0 || !P::kOneSum;
         unroll<4>([&](auto step) {
             constexpr int j = P::column(phase, step);
             __m256i w[kHalves];
@@ -82,29 +83,26 @@ template <DType T, int C>
                 const __m256i q = broadcast_dword(x + kBlock * c + 4 * j);
                 unroll<kHalves>([&](auto half) {
                     const __m256i product = _mm256_maddubs_epi16(w[half], q);
-                    sum[c][half] = step == 0 ? product : _mm256_add_epi16(sum[c][half], product);
+                    sum[c][half] = kFirst && step == 0 ? product : _mm256_add_epi16(sum[c][half], product);
                     pin(sum[c][half]);
                 });
             });
         });
         unroll<C>([&](auto c) {
+            if constexpr (kLayout.offset != 0) {
+                const __m256i offset = P::offset(scale + 4 * c, phase);
+                unroll<kHalves>([&](auto half) { sum[c][half] = _mm256_sub_epi16(sum[c][half], offset); });
+            }
+            if constexpr (P::kOneSum && phase == 0) return;
             unroll<kHalves>([&](auto half) {
-                __m256i s = sum[c][half];
-                if constexpr (kLayout.offset != 0) s = _mm256_sub_epi16(s, P::offset(scale + 4 * c, phase));
-                if constexpr (P::kOneSum) {
-                    dot[c][half] = phase == 0 ? s : _mm256_add_epi16(dot[c][half], s);
-                } else {
-                    s = _mm256_madd_epi16(s, P::factor(scales[half], phase));
-                    dot[c][half] = phase == 0 ? s : _mm256_add_epi32(dot[c][half], s);
-                }
+                const __m256i wide = _mm256_madd_epi16(sum[c][half], P::factor(scales[half], phase));
+                dot[c][half] = kFirst && phase == 1 ? _mm256_add_epi32(dot[c][half], wide) : wide;
             });
         });
     });
     unroll<kHalves>([&](auto half) {
         if constexpr (!kLayout.sub_scales) scales[half] = load_scales<T>(header, block, half);
         unroll<C>([&](auto c) {
-            if constexpr (P::kOneSum)
-                dot[c][half] = _mm256_madd_epi16(dot[c][half], P::factor(scales[half], 1));
             acc[c][half] = add_dot<T>(scales[half], scale + 4 * c, dot[c][half], acc[c][half]);
         });
     });
@@ -311,8 +309,11 @@ template <DType T>
 
 template <DType T>
 struct QuantizedKernel {
+    // Nibbles are cheap to unpack: they stay in the form with fewer loads and stores.
+    static constexpr bool kNibbles = tile_layout(T).low_bytes == 256 && tile_layout(T).high_bytes == 0;
+
     static int64_t tiles_at_once(int64_t) { return 1; }
-    static int64_t rows_at_once(int64_t left) { return left; }
+    static int64_t rows_at_once(int64_t left) { return !kNibbles || left <= 6 ? left : (left + 1) / 2; }
     static void run(const TileCall& call) {
         switch (call.rows) {
             case 1:
@@ -321,8 +322,18 @@ struct QuantizedKernel {
                 return few_rows<T, 2>(call);
             case 3:
                 return few_rows<T, 3>(call);
-            default:
-                return many_rows<T>(call);
+        }
+        if constexpr (kNibbles) {
+            switch (call.rows) {
+                case 4:
+                    return few_rows<T, 4>(call);
+                case 5:
+                    return few_rows<T, 5>(call);
+                case 6:
+                    return few_rows<T, 6>(call);
+            }
+        } else {
+            many_rows<T>(call);
         }
     }
 };
@@ -352,12 +363,16 @@ template <DType T, int R, int C>
             _mm_prefetch(reinterpret_cast<const char*>(prefetch + t * call.tile_bytes), _MM_HINT_T0);
         });
         prefetch += call.prefetch_step;
-        __m256 x[C];
-        unroll<C>([&](auto c) { x[c] = _mm256_set1_ps(call.x[c * call.x_stride + k]); });
+        __m256 w[R][kHalves];
         unroll<R>([&](auto t) {
-            unroll<kHalves>([&](auto half) {
-                const __m256 w = float_weights<T>(at + t * call.tile_bytes, half);
-                unroll<C>([&](auto c) { acc[t][c][half] = _mm256_fmadd_ps(w, x[c], acc[t][c][half]); });
+            unroll<kHalves>(
+                [&](auto half) { w[t][half] = float_weights<T>(at + t * call.tile_bytes, half); });
+        });
+        unroll<C>([&](auto c) {
+            const __m256 x = _mm256_set1_ps(call.x[c * call.x_stride + k]);
+            unroll<R>([&](auto t) {
+                unroll<kHalves>(
+                    [&](auto half) { acc[t][c][half] = _mm256_fmadd_ps(w[t][half], x, acc[t][c][half]); });
             });
         });
         at += kColumnsBytes<T>;
