@@ -7,7 +7,8 @@
 
 namespace ollamapy {
 
-// count values, a multiple of the type's block size, from src (count / block_size * block_bytes bytes) to out.
+// count values, a multiple of the type's block size, from src (count / block_size * block_bytes bytes) to
+// out.
 void dequantize(DType type, const uint8_t* src, float* out, int64_t count);
 
 float f16_to_f32(uint16_t half);

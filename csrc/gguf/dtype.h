@@ -34,27 +34,42 @@ struct DTypeInfo {
 // The geometry of a type, or nullopt for a number that is not in the enum above.
 constexpr std::optional<DTypeInfo> dtype_info(uint32_t type) {
     switch (static_cast<DType>(type)) {
-        case DType::F32: return DTypeInfo{"F32", 1, 4};
-        case DType::F16: return DTypeInfo{"F16", 1, 2};
-        case DType::BF16: return DTypeInfo{"BF16", 1, 2};
-        case DType::Q4_0: return DTypeInfo{"Q4_0", 32, 18};
-        case DType::Q4_1: return DTypeInfo{"Q4_1", 32, 20};
-        case DType::Q5_0: return DTypeInfo{"Q5_0", 32, 22};
-        case DType::Q5_1: return DTypeInfo{"Q5_1", 32, 24};
-        case DType::Q8_0: return DTypeInfo{"Q8_0", 32, 34};
-        case DType::Q2_K: return DTypeInfo{"Q2_K", 256, 84};
-        case DType::Q3_K: return DTypeInfo{"Q3_K", 256, 110};
-        case DType::Q4_K: return DTypeInfo{"Q4_K", 256, 144};
-        case DType::Q5_K: return DTypeInfo{"Q5_K", 256, 176};
-        case DType::Q6_K: return DTypeInfo{"Q6_K", 256, 210};
+        case DType::F32:
+            return DTypeInfo{"F32", 1, 4};
+        case DType::F16:
+            return DTypeInfo{"F16", 1, 2};
+        case DType::BF16:
+            return DTypeInfo{"BF16", 1, 2};
+        case DType::Q4_0:
+            return DTypeInfo{"Q4_0", 32, 18};
+        case DType::Q4_1:
+            return DTypeInfo{"Q4_1", 32, 20};
+        case DType::Q5_0:
+            return DTypeInfo{"Q5_0", 32, 22};
+        case DType::Q5_1:
+            return DTypeInfo{"Q5_1", 32, 24};
+        case DType::Q8_0:
+            return DTypeInfo{"Q8_0", 32, 34};
+        case DType::Q2_K:
+            return DTypeInfo{"Q2_K", 256, 84};
+        case DType::Q3_K:
+            return DTypeInfo{"Q3_K", 256, 110};
+        case DType::Q4_K:
+            return DTypeInfo{"Q4_K", 256, 144};
+        case DType::Q5_K:
+            return DTypeInfo{"Q5_K", 256, 176};
+        case DType::Q6_K:
+            return DTypeInfo{"Q6_K", 256, 210};
     }
     return std::nullopt;
 }
 
-constexpr DTypeInfo dtype_info(DType type) { return *dtype_info(static_cast<uint32_t>(type)); }
+constexpr DTypeInfo dtype_info(DType type) {
+    return *dtype_info(static_cast<uint32_t>(type));
+}
 
-// The field's name of any type number: "Q4_K", also of those that only others compute with ("MXFP4"); "type 99" when
-// it has none.
+// The field's name of any type number: "Q4_K", also of those that only others compute with ("MXFP4"); "type
+// 99" when it has none.
 std::string dtype_name(uint32_t type);
 
 }  // namespace ollamapy

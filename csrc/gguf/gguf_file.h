@@ -1,8 +1,8 @@
 // Reader for GGUF v2 and v3 files. Source of the format: the GGUF specification (ggml/docs/gguf.md).
 //
-// A file is hostile until checked: the constructor validates every count, length, offset, shape and alignment against
-// the file's size before it allocates for it. Nothing is mapped: tensors are read with pread, so a file that is cut
-// short later is an error and not a SIGBUS.
+// A file is hostile until checked: the constructor validates every count, length, offset, shape and alignment
+// against the file's size before it allocates for it. Nothing is mapped: tensors are read with pread, so a
+// file that is cut short later is an error and not a SIGBUS.
 #pragma once
 
 #include <cstddef>
@@ -23,26 +23,26 @@ namespace ollamapy {
 class HeaderReader;
 
 // An array value. Strings are views into the header block that the file object owns.
-using MetaArray = std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
-                               std::vector<uint32_t>, std::vector<int32_t>, std::vector<uint64_t>,
-                               std::vector<int64_t>, std::vector<float>, std::vector<double>, std::vector<bool>,
-                               std::vector<std::string_view>>;
+using MetaArray =
+    std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
+                 std::vector<uint32_t>, std::vector<int32_t>, std::vector<uint64_t>, std::vector<int64_t>,
+                 std::vector<float>, std::vector<double>, std::vector<bool>, std::vector<std::string_view>>;
 using MetaValue = std::variant<bool, uint64_t, int64_t, double, std::string_view, MetaArray>;
 
 struct TensorInfo {
     std::string name;
-    uint32_t type_id;            // may be a number that is not in DType: the reader keeps it, users refuse it
-    uint32_t n_dims;             // 1 to 4
-    int64_t shape[4];            // contiguous dimension first; unused ones are 1
-    uint64_t offset;             // from the start of the file
-    uint64_t nbytes;             // 0 when the type is not in DType
+    uint32_t type_id;  // may be a number that is not in DType: the reader keeps it, users refuse it
+    uint32_t n_dims;   // 1 to 4
+    int64_t shape[4];  // contiguous dimension first; unused ones are 1
+    uint64_t offset;   // from the start of the file
+    uint64_t nbytes;   // 0 when the type is not in DType
     int64_t elements() const { return shape[0] * shape[1] * shape[2] * shape[3]; }
 };
 
 class GGUFFile {
   public:
-    // Throws FileError (malformed; names the field and the byte offset) or std::system_error (cannot be opened or
-    // read).
+    // Throws FileError (malformed; names the field and the byte offset) or std::system_error (cannot be
+    // opened or read).
     explicit GGUFFile(const std::string& path);
     GGUFFile(const GGUFFile&) = delete;
     GGUFFile& operator=(const GGUFFile&) = delete;
@@ -73,8 +73,8 @@ class GGUFFile {
     const std::vector<TensorInfo>& tensors() const { return tensors_; }
     const TensorInfo* tensor(std::string_view name) const;  // nullptr when absent
 
-    // Read bytes [begin, begin + count) of a tensor; any number of threads may. Throws FileError when the file ends
-    // early, the range is outside or the tensor's type is not in DType.
+    // Read bytes [begin, begin + count) of a tensor; any number of threads may. Throws FileError when the
+    // file ends early, the range is outside or the tensor's type is not in DType.
     void read(const TensorInfo& tensor, uint64_t begin, uint64_t count, void* out) const;
 
   private:
