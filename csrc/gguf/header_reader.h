@@ -29,7 +29,7 @@ void read_fully(int fd, uint64_t offset, uint64_t count, void* out);
 class HeaderReader {
   public:
     // No header of a real model comes near this: a vocabulary of 262,144 tokens takes 7 MB.
-    static constexpr uint64_t kMaxHeaderBytes = uint64_t{256} << 20;
+    static constexpr uint64_t kMaxHeaderBytes = uint64_t{128} << 20;
 
     HeaderReader(int fd, uint64_t file_size);
 
