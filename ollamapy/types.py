@@ -38,8 +38,8 @@ class GenerationRequest:
     num_predict: int = -1  # <= 0: no limit of one's own (the answer still ends after 10 * num_ctx tokens)
     num_keep: int = 4
     stop: tuple[str, ...] = ()
-    shift: bool = True  # when the window is full: keep num_keep tokens and the newer half, else end with "length"
-    truncate: bool = True  # when the prompt exceeds num_ctx: cut it the same way, else raise ContextLengthError
+    shift: bool = True  # a full window keeps num_keep tokens and the newer half; else "length"
+    truncate: bool = True  # a prompt over num_ctx is cut the same way; else ContextLengthError
     logprobs: int = -1  # < 0: none; n >= 0: the token's own and the n best
 
 
