@@ -54,8 +54,8 @@ def span(seconds: float) -> str:
 
 
 def moment(text: str) -> datetime.datetime:
-    """An RFC 3339 time; fractions beyond microseconds are dropped."""
-    text = re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00"))
+    """An RFC 3339 time with any number of decimals; those beyond microseconds are dropped."""
+    text = re.sub(r"\.(\d+)", lambda match: "." + match[1][:6].ljust(6, "0"), text.replace("Z", "+00:00"))
     return datetime.datetime.fromisoformat(text)
 
 

@@ -35,6 +35,8 @@ def test_sizes_and_ages() -> None:
     ]
     assert ago(datetime.datetime.now(datetime.timezone.utc).isoformat()) == "Less than a second ago"
     assert moment("2026-11-23T04:00:15.260540787Z").microsecond == 260540
+    assert moment("2026-11-23T04:00:15.5+01:00").microsecond == 500_000
+    assert moment("2026-11-23T04:00:15Z").second == 15
 
 
 def screen(wrapped: str) -> list[str]:
