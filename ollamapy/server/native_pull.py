@@ -64,6 +64,7 @@ def _import(store: Store, name: ModelName, pack: Pack, scratch: Path, progress: 
 
     with store.blobs.writing():
         digest = import_pack(store, pack, scratch, written)
+        written(pack.size)  # what is converted becomes smaller
         imported = model_layers(store, digest)
         store.write(name, imported.config, imported.layers)
 
