@@ -21,7 +21,7 @@ def test_distributions_are_as_close_to_f32_as_those_of_llama_cpp(model: tuple[st
     found = divergence(forward, name)
     assert found.positions >= 5000
     assert found.kl <= 1.10 * found.kl_default
-    assert found.perplexity == pytest.approx(found.perplexity_f32, rel=0.005)
+    assert found.perplexity == pytest.approx(found.perplexity_default, rel=0.005)
 
 
 def test_the_best_token_is_that_of_llama_cpp_along_its_greedy_text(model: tuple[str, Forward]) -> None:
