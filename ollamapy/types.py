@@ -45,6 +45,8 @@ class GenerationRequest:
         True  # when the prompt exceeds num_ctx: cut it the same way, else raise ContextLengthError
     )
     logprobs: int = -1  # < 0: none; n >= 0: the token's own and the n best
+    visible: frozenset[int] = frozenset()  # control tokens whose text is a part of the answer's
+    client: str = ""  # who asks: requests of one client share its turns
 
 
 @dataclass(slots=True)

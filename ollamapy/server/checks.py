@@ -27,10 +27,15 @@ def check_format(value: Any) -> None:
     raise ServerError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
-def check_think(value: Any, model: ServedModel) -> bool | str | None:
-    """`think`: None when not said. Raises RequestError for a value or a model that cannot."""
-    if value is None or value is False:
-        return None if value is None else False
+def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | str | None:
+    """`think`: a model that can, does when nothing is said; None when it cannot.
+
+    Raises RequestError for a value that is none, and for a model that cannot think unless relax.
+    """
+    if value is None:
+        return True if model.can("thinking") else None
+    if value is False:
+        return False
     if not isinstance(value, (bool, str)):
         raise RequestError("think must be a boolean or string")
     if value is not True and value not in _THINK_LEVELS:
@@ -39,6 +44,8 @@ def check_think(value: Any, model: ServedModel) -> bool | str | None:
             '"high", "medium", "low" or "max")'
         )
     if not model.can("thinking"):
+        if relax:
+            return None
         raise RequestError(f'"{model.asked}" does not support thinking')
     return value if isinstance(value, str) else True
 

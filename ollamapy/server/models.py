@@ -13,6 +13,8 @@ from ollamapy.prompt.chatml import render_chatml
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
 from ollamapy.prompt.jinja import JinjaTemplate
+from ollamapy.prompt.parsers import Parser, Setup, family
+from ollamapy.prompt.parsers.passthrough import PassthroughParser
 from ollamapy.server.errors import NotFoundError, UnsupportedError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
@@ -20,6 +22,7 @@ from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
 
 _SERVED = ("insert",)  # of what a template has places for: calls and thoughts would need a reader of answers
+_GPT_OSS = ("gptoss", "gpt-oss")
 
 Think = bool | str | None
 Renderer = Callable[[list[dict[str, Any]]], str]
@@ -77,6 +80,26 @@ class ServedModel:
             return ["embedding"]
         found = set() if self.template is None else self.template.capabilities
         return ["completion", *(name for name in _SERVED if name in found)]
+
+    @property
+    def parser_name(self) -> str:
+        """PARSER of the model, or harmony for a gpt-oss whose TEMPLATE writes its channels; "" for none."""
+        if self.stored.config.parser or self.stored.template is None:
+            return self.stored.config.parser
+        marks = ("<|start|>", "<|end|>")
+        harmony = self.family in _GPT_OSS and all(mark in self.stored.template for mark in marks)
+        return "harmony" if harmony else ""
+
+    @property
+    def family(self) -> str:
+        return self.stored.config.model_family or self.facts.architecture
+
+    def parser(self, setup: Setup, reads: bool = True) -> Parser:
+        """What reads an answer of this model; if not reads, its text is left as it is."""
+        named = family(self.parser_name)
+        if not reads or named is None:
+            return PassthroughParser(setup)
+        return named(setup)
 
     @property
     def template_text(self) -> str:

@@ -129,7 +129,13 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def generation(
-        self, model: LoadedModel, prompt: list[int], options: Options, limits: Limits
+        self,
+        model: LoadedModel,
+        prompt: list[int],
+        options: Options,
+        limits: Limits,
+        visible: frozenset[int] = frozenset(),
+        client: str = "",
     ) -> AsyncIterator[Generation]:
         """Start a generation; leaving the context ends it. Raises what LoadedModel.generate() raises."""
         num_ctx = self.window(model, options)
@@ -149,6 +155,8 @@ class Service:
                 shift=limits.shift,
                 truncate=limits.truncate,
                 logprobs=limits.logprobs,
+                visible=visible,
+                client=client,
             )
         )
         try:
