@@ -58,6 +58,8 @@ class GenerationRequest:
     logprobs: int = -1  # < 0: none; n >= 0: the token's own and the n best
     constraint: Constraint | None = None
     branch: int = 0  # tells the answers to one prompt apart: each draws its own random numbers
+    visible: frozenset[int] = frozenset()  # control tokens whose text is a part of the answer's
+    client: str = ""  # who asks: requests of one client share its turns
 
 
 @dataclass(slots=True)

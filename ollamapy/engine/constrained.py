@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollamapy._core import Tokenizer
+from ollamapy.engine.constrained_grammar import LIMITS
 from ollamapy.engine.constrained_thought import ThoughtGate, ThoughtTokens
 from ollamapy.types import Constraint, RequestError
 
@@ -25,17 +26,6 @@ _SLOW = 1e-3  # seconds that a mask may take on the event loop; a request beyond
 _COMPILE_SECONDS = 20.0  # until a grammar is given up, the vocabulary's trie not counted
 _CACHED = 64  # compiled grammars of a model
 _THREADS = 2
-
-# Fuel is llguidance's count of work: a step's is about 5 ms, a grammar's about 20 ms. States take a kilobyte or two.
-_LIMITS = {
-    "max_items_in_row": 1000,
-    "initial_lexer_fuel": 1_000_000,
-    "step_lexer_fuel": 70_000,
-    "step_max_items": 50_000,
-    "max_lexer_states": 50_000,
-    "max_grammar_size": 200_000,
-    "verbose_errors": False,
-}
 
 Words = NDArray[np.uint32]  # bit i % 32 of word i / 32: token i may follow
 
@@ -117,7 +107,7 @@ class Grammars:
 def _compile(trie: Any, grammar: str) -> Any:
     from llguidance import LLMatcher, LLParserLimits
 
-    matcher = LLMatcher(trie, grammar, log_level=0, limits=LLParserLimits(**_LIMITS))
+    matcher = LLMatcher(trie, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
     if matcher.is_error():
         raise GrammarError(f"invalid format: {_first_line(matcher.get_error())}")
     return matcher

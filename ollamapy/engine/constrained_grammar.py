@@ -15,6 +15,17 @@ from ollamapy.types import RequestError
 _WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
 _MAX_TEXT = 256 << 10  # characters of a schema or a grammar
 
+# Fuel is llguidance's count of work: a step's is about 5 ms, a grammar's about 20 ms. States take a kilobyte or two.
+LIMITS: dict[str, Any] = {
+    "max_items_in_row": 1000,
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 70_000,
+    "step_max_items": 50_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 200_000,
+    "verbose_errors": False,
+}
+
 log = logging.getLogger("ollamapy")
 
 
@@ -32,16 +43,15 @@ def schema_grammar(schema: dict[str, Any], strict: bool = False) -> str:
     prepared, dropped = prepare(schema, strict)
     if dropped:
         log.warning("not enforced in a JSON schema: %s", "; ".join(dropped))
-    return schema_rule(prepared)
+    text = json.dumps({"grammars": [{"json_schema": rule(prepared)}]}, ensure_ascii=False)
+    _check_size(text)
+    return text
 
 
-def schema_rule(prepared: Any) -> str:
-    """A schema that has been prepared, as a grammar of its own."""
-    if prepared is True:
-        prepared = {}
+def rule(prepared: dict[str, Any]) -> dict[str, Any]:
+    """A schema that has been prepared, with what llguidance needs to know of JSON's white space."""
     options = {"coerce_one_of": True, "whitespace_flexible": True, "whitespace_pattern": _WHITE_SPACE}
-    _check_size(text := json.dumps({**prepared, "x-guidance": options}, ensure_ascii=False))
-    return json.dumps({"grammars": [{"json_schema": json.loads(text)}]}, ensure_ascii=False)
+    return {**prepared, "x-guidance": options}
 
 
 def regex_grammar(pattern: str) -> str:
@@ -54,6 +64,16 @@ def lark_grammar(grammar: str) -> str:
     """Text of a Lark grammar, in llguidance's dialect: its first rule is `start`."""
     _check_size(grammar)
     return json.dumps({"grammars": [{"lark_grammar": grammar}]}, ensure_ascii=False)
+
+
+def checked(grammar: str) -> str:
+    """The grammar itself. Raises RequestError for one that llguidance refuses."""
+    from llguidance import LLMatcher, LLParserLimits
+
+    error = LLMatcher.validate_grammar(grammar, limits=LLParserLimits(**LIMITS))
+    if error and not error.startswith("WARNING"):
+        raise RequestError("invalid format: " + " ".join(error.split())[:300])
+    return grammar
 
 
 def _check_size(text: str) -> None:

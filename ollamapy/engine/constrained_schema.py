@@ -16,9 +16,10 @@ _MAX_DEPTH = 100  # of nested schemas
 _MAX_NODES = 20_000  # values of a schema
 
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
+# that llguidance knows
 _FORMATS = frozenset(
-    "date time date-time duration email hostname ipv4 ipv6 uuid uri unknown".split()
-)  # that llguidance knows
+    {"date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+)
 _COMBINE = ("anyOf", "oneOf", "allOf")
 _LISTS = (*_COMBINE, "prefixItems")
 _MAPS = ("properties", "patternProperties")
@@ -33,24 +34,17 @@ _PAIRS = (
     ("minimum", "maximum"),
 )
 _UNENFORCED = frozenset(
-    "not if then else contains minContains maxContains propertyNames dependentRequired dependentSchemas dependencies "
-    "unevaluatedProperties unevaluatedItems $dynamicRef $recursiveRef".split()
+    {
+        *("not", "if", "then", "else", "contains", "minContains", "maxContains", "propertyNames"),
+        *("dependentRequired", "dependentSchemas", "dependencies"),
+        *("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"),
+    }
 )
 _KEPT = frozenset(
-    (
-        *_LISTS,
-        *_MAPS,
-        *_DEFINITIONS,
-        *_SCHEMAS,
-        *_COUNTS,
-        *_NUMBERS,
-        "type",
-        "enum",
-        "const",
-        "$ref",
-        "required",
-    )
-    + ("pattern", "format", "uniqueItems")
+    {
+        *(*_LISTS, *_MAPS, *_DEFINITIONS, *_SCHEMAS, *_COUNTS, *_NUMBERS),
+        *("type", "enum", "const", "$ref", "required", "pattern", "format", "uniqueItems"),
+    }
 )
 
 
@@ -98,7 +92,7 @@ class _Walk:
                 raise SchemaError(path, f"{low} ({kept[low]}) is greater than {high} ({kept[high]})")
         if path in self._open:
             closed = False
-        return self._close(self._merge(kept), closed)
+        return self._counted(self._close(self._merge(kept), closed), path)
 
     def _keyword(
         self,
@@ -249,6 +243,23 @@ class _Walk:
         if any(name not in kept["properties"] for name in kept.get("required", [])):
             return kept
         return {**kept, "additionalProperties": False}
+
+    def _counted(self, kept: dict[str, Any], path: str) -> dict[str, Any]:
+        """minProperties and maxProperties, which are enforced only where every named property is required."""
+        required = kept.get("required", [])
+        named = kept.get("properties", {})
+        free = any(name not in required for name in named) or any(
+            k in kept for k in ("patternProperties", *_COMBINE)
+        )
+        if kept.get("minProperties", 1) <= len(set(required)):
+            kept.pop("minProperties", None)
+        if kept.get("additionalProperties") is False and kept.get("maxProperties", -1) >= len(named):
+            del kept["maxProperties"]
+        for key in ("minProperties", "maxProperties"):
+            if key in kept and free:
+                self._drop(f"{path}/{key}")
+                del kept[key]
+        return kept
 
     def _drop(self, path: str) -> None:
         if self._strict:

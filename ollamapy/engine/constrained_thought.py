@@ -1,9 +1,9 @@
 """Thoughts before a constrained answer: what a model thinks is free, what it says after it is not.
 
-The gate watches the bytes that the tokens add for the tags of a thought. Before one has begun, the model may open it or
-begin with what the grammar wants; inside, everything but the end of the answer is allowed; after it, the grammar
-decides. A token that ends the thought and goes on with more than white space is not allowed, as the grammar has not seen
-what follows.
+The gate watches the bytes that the tokens add for the tags of a thought. Before one has begun, the model may
+open it or begin with what the grammar wants; inside, everything but the end of the answer is allowed; after it,
+the grammar decides. A token that ends the thought and goes on with more than white space is not allowed, as the
+grammar has not seen what follows.
 """
 
 from __future__ import annotations

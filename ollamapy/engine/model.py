@@ -149,7 +149,13 @@ class Model:
         def new_sequence(tokens: list[int], branch: int) -> CoreSequence:
             return _core.Sequence(tokens, self._sampling(request, limits, seed, branch), constrained)
 
-        stream = TextStream(self.tokenizer, _core.Detokenizer(self.tokenizer), request.stop, request.logprobs)
+        stream = TextStream(
+            self.tokenizer,
+            _core.Detokenizer(self.tokenizer),
+            request.stop,
+            request.logprobs,
+            request.visible,
+        )
         job = Generation(
             next(_arrivals),
             prompt,

@@ -17,7 +17,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
 from ollamapy.store.store import Store
-from ollamapy.types import ContextLengthError, Delta, GenerationRequest
+from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import Engine, LoadedModel
@@ -129,7 +129,15 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def generation(
-        self, model: LoadedModel, prompt: list[int], options: Options, limits: Limits
+        self,
+        model: LoadedModel,
+        prompt: list[int],
+        options: Options,
+        limits: Limits,
+        visible: frozenset[int] = frozenset(),
+        client: str = "",
+        constraint: Constraint | None = None,
+        branch: int = 0,
     ) -> AsyncIterator[Generation]:
         """Start a generation; leaving the context ends it. Raises what LoadedModel.generate() raises."""
         num_ctx = self.window(model, options)
@@ -149,6 +157,10 @@ class Service:
                 shift=limits.shift,
                 truncate=limits.truncate,
                 logprobs=limits.logprobs,
+                visible=visible,
+                constraint=constraint,
+                branch=branch,
+                client=client,
             )
         )
         try:
