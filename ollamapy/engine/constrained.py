@@ -8,9 +8,10 @@ is not ready in no time) runs in threads without the GIL.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +27,7 @@ _SLOW = 1e-3  # seconds that a mask may take on the event loop; a request beyond
 _COMPILE_SECONDS = 20.0  # until a grammar is given up, the vocabulary's trie not counted
 _CACHED = 64  # compiled grammars of a model
 _THREADS = 2
+_LONGEST_TOKEN = 250  # bytes
 
 Words = NDArray[np.uint32]  # bit i % 32 of word i / 32: token i may follow
 
@@ -47,7 +49,9 @@ class _Vocabulary:
         self._gtokenizer = tokenizer
         self.eos_token_id = min(tokenizer.eog)
         self.bos_token_id = tokenizer.bos
-        self.tokens = [tokenizer.piece(i, True) for i in range(tokenizer.vocab_size)]
+        pieces = (tokenizer.piece(i, True) for i in range(tokenizer.vocab_size))
+        # A trie of deeper branches than this cannot be built; no text needs such a token.
+        self.tokens = [piece if len(piece) <= _LONGEST_TOKEN else b"" for piece in pieces]
         self.special_token_ids = [i for i in range(tokenizer.vocab_size) if tokenizer.is_control(i)]
 
     def __call__(self, text: bytes) -> list[int]:
@@ -60,6 +64,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._trie: asyncio.Future[tuple[Any, list[bytes]]] | None = None
+        self._tags: dict[tuple[str, str], ThoughtTokens] = {}
         self._compiled: dict[str, Any] = {}  # grammar to LLMatcher in its first state, oldest use first
 
     async def masks(self, constraint: Constraint) -> TokenMasks:
@@ -80,15 +85,21 @@ class Grammars:
         self._compiled[constraint.grammar] = matcher
         while len(self._compiled) > _CACHED:
             del self._compiled[next(iter(self._compiled))]
-        gate = None
+        masks = TokenMasks(matcher.deep_copy(), trie, self._tokenizer)
         if constraint.thought is not None:
-            tags = await loop.run_in_executor(_threads, ThoughtTokens, pieces, *constraint.thought)
-            gate = ThoughtGate(tags, constraint.thought_open)
-        masks = TokenMasks(matcher.deep_copy(), trie, self._tokenizer, gate)
+            tags = self._tags.get(constraint.thought)
+            if tags is None:
+                tags = await loop.run_in_executor(_threads, ThoughtTokens, pieces, *constraint.thought)
+                self._tags[constraint.thought] = tags
+            masks.gate = ThoughtGate(tags, constraint.thought_open, masks.accepts)
         await loop.run_in_executor(_threads, masks.fill)
         return masks
 
     def _build(self) -> tuple[Any, list[bytes]]:
+        with _refusing():
+            return self._trie_of_vocabulary()
+
+    def _trie_of_vocabulary(self) -> tuple[Any, list[bytes]]:
         # Not imported before somebody needs it: it is the largest of our libraries.
         from llguidance import LLTokenizer
 
@@ -104,10 +115,26 @@ class Grammars:
         return trie, vocabulary.tokens
 
 
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """A failed assertion of llguidance, which is no Exception, as a refusal of the request."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise GrammarError(
+            f"the model's vocabulary or the format is more than can be constrained: {error}"
+        ) from None
+
+
 def _compile(trie: Any, grammar: str) -> Any:
     from llguidance import LLMatcher, LLParserLimits
 
-    matcher = LLMatcher(trie, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
+    with _refusing():
+        matcher = LLMatcher(trie, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
     if matcher.is_error():
         raise GrammarError(f"invalid format: {_first_line(matcher.get_error())}")
     return matcher
@@ -120,10 +147,10 @@ def _first_line(text: str) -> str:
 class TokenMasks:
     """The masks of one answer, token after token."""
 
-    def __init__(self, matcher: Any, trie: Any, tokenizer: Tokenizer, gate: ThoughtGate | None) -> None:
+    def __init__(self, matcher: Any, trie: Any, tokenizer: Tokenizer) -> None:
         self._matcher = matcher
         self._trie = trie
-        self._gate = gate
+        self.gate: ThoughtGate | None = None  # of a model that may think before it answers
         self._end_tokens = sorted(tokenizer.eog)
         self.mask: Words = np.zeros((tokenizer.vocab_size + 31) // 32, np.uint32)
         self.ready = False
@@ -154,21 +181,27 @@ class TokenMasks:
 
         loop.run_in_executor(_threads, self._step, token).add_done_callback(done)
 
+    def accepts(self, text: bytes) -> bool:
+        """Whether the grammar may go on with text."""
+        tokens = self._trie.tokenize_bytes(text)
+        return bool(self._matcher.validate_tokens(tokens) == len(tokens))
+
     def _step(self, token: int) -> None:
         started = time.monotonic()
-        self._accept(token)
-        self.fill()
+        with _refusing():
+            self._accept(token)
+            self.fill()
         self._slow = time.monotonic() - started > _SLOW
 
     def _accept(self, token: int) -> None:
-        gate = self._gate
+        gate = self.gate
         if gate is not None and not gate.passed:
             rest = gate.push(token)
             if rest is None:
                 return
             if rest:
                 tokens = self._trie.tokenize_bytes(rest)
-                if self._matcher.try_consume_tokens(tokens) != len(tokens):
+                if not self._matcher.consume_tokens(tokens):
                     self._raise("the thought ended in the middle of a token")
             return
         if not self._matcher.consume_token(token):
@@ -176,7 +209,7 @@ class TokenMasks:
 
     def fill(self) -> None:
         """Compute the mask of the state. Raises GrammarError when the grammar takes more work than it may."""
-        gate = self._gate
+        gate = self.gate
         if gate is None or gate.needs_grammar:
             self._matcher.unsafe_compute_mask_ptr(self.mask.ctypes.data, self.mask.nbytes)
             if self._matcher.is_error():
