@@ -37,7 +37,8 @@ def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | s
     if value is False:
         return False
     if not isinstance(value, (bool, str)):
-        raise RequestError("think must be a boolean or string")
+        levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
+        raise RequestError(f"think must be a boolean or string ({levels}, true, or false)")
     if value is not True and value not in _THINK_LEVELS:
         raise RequestError(
             f"invalid think value: {orjson.dumps(value).decode()} (must be true, false, "
