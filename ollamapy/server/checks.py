@@ -51,15 +51,19 @@ def check_capability(model: ServedModel, capability: str) -> None:
         raise RequestError(f"{model.stored.name.full} does not support {capability}")
 
 
-def check_images(images: Iterable[str], model: ServedModel) -> None:
-    """Raises RequestError for text that is no base64, and for images a model cannot see."""
+def check_images(images: Iterable[str]) -> None:
+    """Raises RequestError for text that is no base64."""
     for image in images:
         try:
             base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             raise RequestError("illegal base64 data in images") from None
-        if not model.can("vision"):
-            raise RequestError(f"{model.stored.name.full} does not support images")
+
+
+def check_vision(images: int, model: ServedModel) -> None:
+    """Raises RequestError for images that a model would have to look at and cannot."""
+    if images and not model.can("vision"):
+        raise RequestError(f"{model.stored.name.full} does not support images")
 
 
 def logprob_count(logprobs: bool, top: int) -> int:

@@ -21,11 +21,12 @@ from ollamapy.server.checks import (
     check_completion,
     check_images,
     check_think,
+    check_vision,
 )
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
-from ollamapy.server.service import Limits, Service, Timing, fit_messages, tokenize
+from ollamapy.server.service import Fitted, Limits, Service, Timing, fit_messages, tokenize
 from ollamapy.types import Constraint, Delta, DoneReason, RequestError, TokenLogprob, Usage
 
 if TYPE_CHECKING:
@@ -119,9 +120,9 @@ class Conversation:
         if question is not None and question.suffix:
             check_capability(model, "insert")
         for message in asked.messages:
-            check_images(message.images, model)
+            check_images(message.images)
         if question is not None:
-            check_images(question.images, model)
+            check_images(question.images)
         self._turns: list[Turn] = []
         self._parser: Parser | None = None
         self._render: Callable[[list[Turn]], str] | None = None
@@ -140,19 +141,21 @@ class Conversation:
         async with self._resident():
             return "load"
 
-    async def rendered(self) -> str:
-        """The prompt as text."""
+    async def rendered(self) -> tuple[str, int]:
+        """The prompt as text, and how many images it shows."""
         self._prepare()
         async with self._resident() as loaded:
-            return (await self._prompt(loaded))[0]
+            prompt = await self._prompt(loaded)
+            return prompt.text, _images(self._turns[prompt.start :])
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """The answer. Closing the generator ends its work. Raises RequestError, EngineError."""
         self._prepare()
+        check_vision(_images(self._turns), self.model)
         asked = self.asked
         assert self._parser is not None
         async with self._resident() as loaded:
-            text, prompt = await self._prompt(loaded)
+            prompt = await self._prompt(loaded)
             parser = self._parser
             parser_input: list[str] = []
             limits = Limits(asked.truncate, asked.shift, asked.logprobs)
@@ -161,7 +164,7 @@ class Conversation:
                 constraint = Constraint(asked.grammar, parser.thought, parser.in_thought)
             generation = self._service.generation(
                 loaded,
-                prompt,
+                prompt.tokens,
                 asked.options,
                 limits,
                 visible_tokens(loaded, parser),
@@ -177,7 +180,7 @@ class Conversation:
                     if delta.done_reason is None:
                         continue
                     if asked.question is not None and not asked.question.raw:
-                        reply.context = await tokenize(loaded, text + "".join(parser_input))
+                        reply.context = await tokenize(loaded, prompt.text + "".join(parser_input))
                     yield reply
                     return
 
@@ -209,7 +212,7 @@ class Conversation:
         if self._render is not None:
             self._parser.follow(self._render(self._turns))
 
-    async def _prompt(self, loaded: LoadedModel) -> tuple[str, list[int]]:
+    async def _prompt(self, loaded: LoadedModel) -> Fitted:
         asked = self.asked
         earlier = ""
         if asked.question is not None and asked.question.context:
@@ -217,7 +220,7 @@ class Conversation:
         if self._render is None:
             assert asked.question is not None
             text = earlier + asked.question.prompt
-            return text, await tokenize(loaded, text)
+            return Fitted(text, await tokenize(loaded, text), 0)
         render = self._render
         limit = self._service.window(loaded, asked.options) if asked.truncate else None
         return await fit_messages(loaded, self._turns, lambda turns: earlier + render(turns), limit)
@@ -272,6 +275,10 @@ def visible_tokens(loaded: LoadedModel, parser: Parser) -> frozenset[int]:
         if len(tokens) == 1 and loaded.tokenizer.is_control(tokens[0]):
             found.add(tokens[0])
     return frozenset(found)
+
+
+def _images(turns: list[Turn]) -> int:
+    return sum(len(turn.get("images", ())) for turn in turns)
 
 
 def chat_turns(
