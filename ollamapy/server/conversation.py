@@ -19,15 +19,15 @@ from ollamapy.prompt.template_tags import Tags
 from ollamapy.server.checks import (
     check_capability,
     check_completion,
-    check_format,
     check_images,
     check_think,
+    check_vision,
 )
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
-from ollamapy.server.service import Limits, Service, Timing, fit_messages, tokenize
-from ollamapy.types import Delta, DoneReason, RequestError, TokenLogprob, Usage
+from ollamapy.server.service import Fitted, Limits, Service, Timing, fit_messages, tokenize
+from ollamapy.types import Constraint, Delta, DoneReason, RequestError, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import LoadedModel
@@ -61,7 +61,7 @@ class Asked:
     tools: list[dict[str, Any]] = field(default_factory=list)
     think: Any = None  # bool, "low", "medium", "high", "max"; None: not said
     relax_thinking: bool = False  # a model that cannot think answers without, instead of refusing
-    format: Any = None  # "json" or a JSON schema
+    grammar: str | None = None  # what the answer, after a thought, has to match (server/formats.py)
     keep_alive: float | None = None
     truncate: bool = True
     shift: bool = True
@@ -110,7 +110,6 @@ class Conversation:
             and (question.template or question.system or question.context)
         ):
             raise RequestError("raw mode does not support template, system, or context")
-        check_format(asked.format)
         self.think = check_think(asked.think, model, asked.relax_thinking)
         self._said_think = None if asked.think is None else self.think
         if self.think == "max" and model.speaks_harmony:
@@ -121,9 +120,9 @@ class Conversation:
         if question is not None and question.suffix:
             check_capability(model, "insert")
         for message in asked.messages:
-            check_images(message.images, model)
+            check_images(message.images)
         if question is not None:
-            check_images(question.images, model)
+            check_images(question.images)
         self._turns: list[Turn] = []
         self._parser: Parser | None = None
         self._render: Callable[[list[Turn]], str] | None = None
@@ -142,24 +141,35 @@ class Conversation:
         async with self._resident():
             return "load"
 
-    async def rendered(self) -> str:
-        """The prompt as text."""
+    async def rendered(self) -> tuple[str, int]:
+        """The prompt as text, and how many images it shows."""
         self._prepare()
         async with self._resident() as loaded:
-            return (await self._prompt(loaded))[0]
+            prompt = await self._prompt(loaded)
+            return prompt.text, _images(self._turns[prompt.start :])
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """The answer. Closing the generator ends its work. Raises RequestError, EngineError."""
         self._prepare()
+        check_vision(_images(self._turns), self.model)
         asked = self.asked
         assert self._parser is not None
         async with self._resident() as loaded:
-            text, prompt = await self._prompt(loaded)
+            prompt = await self._prompt(loaded)
             parser = self._parser
             parser_input: list[str] = []
             limits = Limits(asked.truncate, asked.shift, asked.logprobs)
+            constraint = None
+            if asked.grammar is not None:
+                constraint = Constraint(asked.grammar, parser.thought, parser.in_thought)
             generation = self._service.generation(
-                loaded, prompt, asked.options, limits, visible_tokens(loaded, parser), asked.client
+                loaded,
+                prompt.tokens,
+                asked.options,
+                limits,
+                visible_tokens(loaded, parser),
+                asked.client,
+                constraint,
             )
             async with generation as running:
                 async for delta in running.deltas:
@@ -170,7 +180,7 @@ class Conversation:
                     if delta.done_reason is None:
                         continue
                     if asked.question is not None and not asked.question.raw:
-                        reply.context = await tokenize(loaded, text + "".join(parser_input))
+                        reply.context = await tokenize(loaded, prompt.text + "".join(parser_input))
                     yield reply
                     return
 
@@ -202,7 +212,7 @@ class Conversation:
         if self._render is not None:
             self._parser.follow(self._render(self._turns))
 
-    async def _prompt(self, loaded: LoadedModel) -> tuple[str, list[int]]:
+    async def _prompt(self, loaded: LoadedModel) -> Fitted:
         asked = self.asked
         earlier = ""
         if asked.question is not None and asked.question.context:
@@ -210,7 +220,7 @@ class Conversation:
         if self._render is None:
             assert asked.question is not None
             text = earlier + asked.question.prompt
-            return text, await tokenize(loaded, text)
+            return Fitted(text, await tokenize(loaded, text), 0)
         render = self._render
         limit = self._service.window(loaded, asked.options) if asked.truncate else None
         return await fit_messages(loaded, self._turns, lambda turns: earlier + render(turns), limit)
@@ -265,6 +275,10 @@ def visible_tokens(loaded: LoadedModel, parser: Parser) -> frozenset[int]:
         if len(tokens) == 1 and loaded.tokenizer.is_control(tokens[0]):
             found.add(tokens[0])
     return frozenset(found)
+
+
+def _images(turns: list[Turn]) -> int:
+    return sum(len(turn.get("images", ())) for turn in turns)
 
 
 def chat_turns(

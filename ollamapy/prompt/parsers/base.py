@@ -92,6 +92,10 @@ class Parser(ABC):
         """the tools as the prompt shall offer them"""
         self.unfinished_call = False
         """whether the text ended inside a call"""
+        self.thought: tuple[str, str] | None = None
+        """tags of a thought that may come before the answer, which a grammar leaves free"""
+        self.in_thought = False
+        """whether the prompt ends inside of it"""
         self._text = ""
         self._ended = False
         self._cut = False
