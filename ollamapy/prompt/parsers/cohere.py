@@ -46,9 +46,8 @@ class CohereParser(Parser):
         if not in_text and (self.setup.think is None or self._thinks):
             yield from self._upto(Thinking, _THINK_END, trim=True)
         while True:
-            if in_text:
-                if (yield from self._upto(Content, _TEXT_END, _RESPONSE_END, _TURN_END)) is None:
-                    return
+            if in_text and (yield from self._upto(Content, _TEXT_END, _RESPONSE_END, _TURN_END)) is None:
+                return
             yield from self._skip_blanks()
             tag = yield from self._starts(_TEXT, _RESPONSE, _ACTION, _TURN_END)
             in_text = tag in (_TEXT, _RESPONSE, None)
