@@ -80,6 +80,11 @@ class GoTemplate:
         self._tree, self._names = _parse(source)
 
     @property
+    def tree(self) -> Tree:
+        """The parsed template."""
+        return self._tree
+
+    @property
     def capabilities(self) -> set[str]:
         """What the template has places for: "tools", "insert", "thinking"."""
         places = {"tools": "tools", "suffix": "insert"}
