@@ -22,34 +22,35 @@ RESULT_TWO = "25 °C"
 ANSWER_TWO = "Genève: 25 °C. Zürich is as above."
 
 _CALL = (
-    '<tool_call>\n{{"name": "get_weather", "arguments": {{"place": "{}", "unit": "celsius"}}}}\n</tool_call>'
+    '<tool_call>\n{"name": "get_weather", "arguments": {"place": "PLACE", "unit": "celsius"}}\n</tool_call>'
 )
 SCRIPTS = {
-    "<|ask|>": f"<think>{THOUGHT}</think>\n\n{WORDS}\n{_CALL.format('Zürich')}",
-    "<|ask-two|>": _CALL.format("Genève") + "\n" + _CALL.format("Zürich"),
+    "<|ask|>": f"<think>{THOUGHT}</think>\n\n{WORDS}{_CALL.replace('PLACE', 'Zürich')}",
+    "<|ask-two|>": _CALL.replace("PLACE", "Genève") + "\n" + _CALL.replace("PLACE", "Zürich"),
     "<|answer|>": ANSWER,
     "<|answer-two|>": ANSWER_TWO,
     "<|lost|>": "I do not know what came of my call.",
 }
 
-# The prompt ends with the marker of what the model shall say: what it asked and what it was told must be there as
-# it was, or it says that something got lost.
-TEMPLATE = f"""{{{{- $asked := "" }}}}{{{{- $told := "" }}}}{{{{- $marker := "" }}}}
-{{{{- range .Tools }}}}[{{{{ .Function.Name }}}}]{{{{ end }}}}
-{{{{- range .Messages }}}}
-{{{{- if eq .Role "user" }}}}{{{{ $asked = "" }}}}{{{{ $told = "" }}}}
-{{{{- if eq .Content "{QUESTION}" }}}}{{{{ $marker = "<|ask|>" }}}}{{{{ else }}}}{{{{ $marker = "<|ask-two|>" }}}}{{{{ end }}}}
-{{{{- else if eq .Role "tool" }}}}{{{{ $told = print $told .Content ";" }}}}{{{{ $marker = print $asked $told }}}}
-{{{{- end }}}}<|{{{{ .Role }}}}|>
-{{{{- if .Thinking }}}}<think>{{{{ .Thinking }}}}</think>{{{{ end }}}}{{{{ .Content }}}}
-{{{{- range .ToolCalls }}}}{{{{ $asked = print $asked .Function.Name " " .Function.Arguments.place ";" }}}}<tool_call>
-{{"name": "{{{{ .Function.Name }}}}", "arguments": {{{{ .Function.Arguments }}}}}}
-</tool_call>{{{{ end }}}}
-{{{{- end }}}}
-{{{{- if or (eq $marker "<|ask|>") (eq $marker "<|ask-two|>") }}}}{{{{ $marker }}}}
-{{{{- else if eq $marker "get_weather Zürich;{RESULT};" }}}}<|answer|>
-{{{{- else if eq $marker "get_weather Genève;get_weather Zürich;{RESULT_TWO};{RESULT};" }}}}<|answer-two|>
-{{{{- else }}}}<|lost|>{{{{ end }}}}"""
+# The prompt ends with the marker of what the model shall say: what it asked and what it was told since the last
+# question must be there as it was, or it says that something got lost.
+_TEMPLATE = """
+{{- $asked := "" }}{{ $told := "" }}{{ $question := "" }}
+{{- range .Tools }}[{{ .Function.Name }}]{{ end }}
+{{- range .Messages }}
+{{- if eq .Role "user" }}{{ $question = .Content }}{{ $asked = "" }}{{ $told = "" }}
+{{- else if eq .Role "tool" }}{{ $told = print $told .Content ";" }}
+{{- end }}<|{{ .Role }}|>
+{{- if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
+{{- if .ToolCalls }}{{ range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+</tool_call>{{ $asked = print $asked .Function.Name .Function.Arguments.place ";" }}{{ end }}{{ end }}
+{{- end }}
+{{- if not $told }}{{ if eq $question "QUESTION" }}<|ask|>{{ else }}<|ask-two|>{{ end }}
+{{- else if and (eq $asked "get_weatherZürich;") (eq $told "RESULT;") }}<|answer|>
+{{- else if and (eq $asked "get_weatherGenève;get_weatherZürich;") (eq $told "RESULT_TWO;RESULT;") }}<|answer-two|>
+{{- else }}<|lost|>{{ end }}"""
+TEMPLATE = _TEMPLATE.replace("QUESTION", QUESTION).replace("RESULT_TWO", RESULT_TWO).replace("RESULT", RESULT)
 
 
 @pytest.fixture(scope="session")
