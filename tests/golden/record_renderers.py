@@ -9,6 +9,7 @@ records nothing: it draws N new conversations and says where the project's rende
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import random
 import subprocess
@@ -21,6 +22,7 @@ from ollamapy.types import RequestError
 
 TARGET = Path(__file__).parent / "renderers" / "prompts.json"
 EACH = 6  # cases a renderer
+REPEATED = 12  # times a question is asked, to see whether the answer is always the same
 MODEL = (
     "gemma4",
 )  # which gemma4 is of two forms by name: Ollama's registry of renderers knows the small one
@@ -197,10 +199,10 @@ def conversation(draw: Draw, name: str) -> dict[str, Json]:
 
 def ask(oracle: str, cases: list[dict[str, Json]]) -> list[dict[str, str]]:
     """Ollama's answers; {} for what it answers differently every time, since a map of Go's has no order."""
-    lines = "".join(json.dumps(case) + "\n" for case in cases for _ in range(4)).encode()
+    lines = "".join(json.dumps(case) + "\n" for case in cases for _ in range(REPEATED)).encode()
     done = subprocess.run([oracle], input=lines, capture_output=True, check=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    groups = [answers[i : i + 4] for i in range(0, len(answers), 4)]
+    groups = [answers[i : i + REPEATED] for i in range(0, len(answers), REPEATED)]
     return [group[0] if all(other == group[0] for other in group) else {} for group in groups]
 
 
@@ -221,6 +223,9 @@ def record(oracle: str) -> None:
         recorded.sort(key=lambda case: len(json.dumps(case["messages"])), reverse=True)
         usual = [case for case in recorded[EACH:] if len(json.dumps(case)) < 3000]
         kept += usual[:EACH]
+    for case in kept:
+        if "prompt" in case:
+            case["prompt"] = case["prompt"].replace(datetime.date.today().isoformat(), "<DATE>")
     lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in kept)
     TARGET.write_text(f"[\n{lines}\n]\n", "utf-8")
 
