@@ -252,7 +252,7 @@ def read(parser: Parser, delta: Delta) -> Reply:
     """What a delta of the engine says."""
     pieces = parser.push(delta.text) if delta.text else []
     if delta.done_reason is not None:
-        pieces += parser.finish()
+        pieces += parser.finish(cut=delta.done_reason == "length")
     return Reply(
         pieces=pieces,
         logprobs=delta.logprobs,
