@@ -22,8 +22,8 @@ import jinja2
 
 from ollamapy.prompt.jinja_sandbox import RaisedError, compiled, describe, render
 
-MEMORY = 1 << 30  # bytes of address space
-SECONDS = 5.0  # of processor time for one request
+MEMORY = 512 << 20  # bytes of address space
+SECONDS = 2.0  # of processor time for one request
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
