@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
+
 import pytest
-from pydantic_ai import Agent
+from pydantic_ai import Agent, AgentStreamEvent, RunContext
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.ollama import OllamaProvider
 
@@ -31,10 +33,12 @@ async def test_loop(
         asked.append(place)
         return {"Zürich": RESULT, "Genève": RESULT_TWO}[place]
 
-    if stream:
-        async with runner.run_stream(question) as run:
-            output = await run.get_output()
-    else:
-        output = (await runner.run(question)).output
-    assert output == answer
-    assert asked == places
+    events: list[AgentStreamEvent] = []
+
+    async def collect(context: RunContext[None], stream: AsyncIterable[AgentStreamEvent]) -> None:
+        events.extend([event async for event in stream])
+
+    run = await runner.run(question, event_stream_handler=collect if stream else None)
+    assert run.output == answer
+    assert (len(events) > 10) == stream
+    assert sorted(asked) == places  # calls of one turn run side by side
