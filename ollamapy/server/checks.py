@@ -9,22 +9,11 @@ from typing import Any
 
 import orjson
 
-from ollamapy.server.errors import ServerError, UnsupportedError
 from ollamapy.server.models import ServedModel
 from ollamapy.types import RequestError
 
 _THINK_LEVELS = ("low", "medium", "high", "max")
 _MOST_LOGPROBS = 20
-
-
-def check_format(value: Any) -> None:
-    """`format`: nothing, or something we would have to constrain the answer to. Raises ServerError."""
-    if value is None or value == "":
-        return
-    if value == "json" or isinstance(value, dict):
-        raise UnsupportedError("structured output (format) is not supported by this server")
-    shown = orjson.dumps(orjson.dumps(value).decode()).decode()
-    raise ServerError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
 def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | str | None:
@@ -62,15 +51,19 @@ def check_capability(model: ServedModel, capability: str) -> None:
         raise RequestError(f"{model.stored.name.full} does not support {capability}")
 
 
-def check_images(images: Iterable[str], model: ServedModel) -> None:
-    """Raises RequestError for text that is no base64, and for images a model cannot see."""
+def check_images(images: Iterable[str]) -> None:
+    """Raises RequestError for text that is no base64."""
     for image in images:
         try:
             base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             raise RequestError("illegal base64 data in images") from None
-        if not model.can("vision"):
-            raise RequestError(f"{model.stored.name.full} does not support images")
+
+
+def check_vision(images: int, model: ServedModel) -> None:
+    """Raises RequestError for images that a model would have to look at and cannot."""
+    if images and not model.can("vision"):
+        raise RequestError(f"{model.stored.name.full} does not support images")
 
 
 def logprob_count(logprobs: bool, top: int) -> int:

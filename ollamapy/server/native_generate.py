@@ -16,6 +16,7 @@ from ollamapy.server.decode import read_request
 from ollamapy.server.duration import keep_alive
 from ollamapy.server.encode import logprob_entry, timestamp, usage_fields
 from ollamapy.server.errors import RequiredError
+from ollamapy.server.formats import native_format
 from ollamapy.server.models import find_model
 from ollamapy.server.options import merge_options
 from ollamapy.server.requests import ChatRequest, GenerateRequest
@@ -128,7 +129,8 @@ async def answer(
         value = writer.event()
         if chat:
             value["message"]["role"] = ""
-        value["_debug_info"] = {"rendered_template": await conversation.rendered()}
+        text, images = await conversation.rendered()
+        value["_debug_info"] = {"rendered_template": text, **({"image_count": images} if images else {})}
         return json_response(value)
     if streaming:
         return await stream_events(request, stream(conversation, writer))
@@ -155,7 +157,7 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
                 images=asked.images,
             ),
             think=asked.think,
-            format=asked.format,
+            grammar=await native_format(asked.format),
             keep_alive=keep_alive(asked.keep_alive),
             truncate=asked.truncate,
             shift=asked.shift,
@@ -182,7 +184,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
             messages=asked.messages,
             tools=asked.tools,
             think=asked.think,
-            format=asked.format,
+            grammar=await native_format(asked.format),
             keep_alive=keep_alive(asked.keep_alive),
             truncate=asked.truncate,
             shift=asked.shift,
