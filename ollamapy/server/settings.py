@@ -90,6 +90,7 @@ class Settings:
 
     address: Address = field(default_factory=lambda: parse_host(""))
     models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
+    key_folder: Path = field(default_factory=lambda: Path.home() / ".ollama")  # of the key for registries
     origins: tuple[str, ...] = DEFAULT_ORIGINS
     keep_alive: float = 300.0  # seconds
     context_length: int = 4096
