@@ -37,6 +37,7 @@ class Settings:
     prefill_rows: int = 256  # prompt rows in a step, beside the decoding ones
     max_sequences: int = 64  # requests of a model that run at once; the others wait
     kv_memory: int = 1 << 30  # bytes of the KV pages of a model
+    kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
         program = graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
     else:
         rows = settings.prefill_rows + settings.max_sequences
-        program = graph.compile(architecture.logits(graph), rows, settings.max_sequences)
+        program = graph.compile(architecture.logits(graph), rows, settings.max_sequences, settings.kv_type)
     return Parts(file, architecture, tokenizer, weights, program)
 
 
@@ -241,7 +242,8 @@ class Model:
 
                 def compile_program() -> _core.Program:
                     graph = _core.Graph(parts.weights)
-                    return graph.compile(parts.architecture.hidden(graph), rows, rows)
+                    hidden = parts.architecture.hidden(graph)
+                    return graph.compile(hidden, rows, rows, self._settings.kv_type)
 
                 program = await asyncio.to_thread(compile_program)
                 if self._parts is not None:
