@@ -94,6 +94,7 @@ class Compiler {
         }
         program_->output = floats(output_);
         finish();
+        weights_.load();
         return std::move(program_);
     }
 
