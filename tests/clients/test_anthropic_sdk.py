@@ -22,7 +22,10 @@ WEATHER: dict[str, Any] = {
     "description": "Weather of a city",
     "input_schema": {
         "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "maximum": 9}},
+        "properties": {
+            "city": {"type": "string", "maxLength": 20},
+            "days": {"type": "integer", "maximum": 9},
+        },
         "required": ["city", "days"],
     },
 }
@@ -36,13 +39,15 @@ async def client(live: RunningServer) -> AsyncIterator[AsyncAnthropic]:
 
 async def test_a_message_and_the_same_as_a_stream(client: AsyncAnthropic) -> None:
     more: dict[str, Any] = {"model": CHAT, "max_tokens": 24, "extra_body": {"temperature": 0}}
-    whole = await client.messages.create(messages=ASK, system="Answer briefly.", **more)
+    whole = await client.messages.create(messages=ASK, **more)
     (block,) = whole.content
     assert block.type == "text" and "Paris" in block.text and whole.stop_reason == "end_turn"
-    counted = await client.messages.count_tokens(messages=ASK, system="Answer briefly.", model=CHAT)
+    counted = await client.messages.count_tokens(messages=ASK, model=CHAT)
     assert counted.input_tokens == whole.usage.input_tokens
-    blocks: Any = [{"type": "text", "text": "Answer briefly."}]
-    async with client.messages.stream(messages=ASK, system=blocks, **more) as stream:
+    system: Any = [{"type": "text", "text": "You are helpful."}]
+    longer = await client.messages.count_tokens(messages=ASK, system=system, model=CHAT)
+    assert longer.input_tokens > counted.input_tokens
+    async with client.messages.stream(messages=ASK, **more) as stream:
         text = "".join([part async for part in stream.text_stream])
         final = await stream.get_final_message()
     assert text == block.text and final.stop_reason == "end_turn"
@@ -53,8 +58,8 @@ async def test_why_it_ended(client: AsyncAnthropic) -> None:
     more: dict[str, Any] = {"model": CHAT, "messages": ASK, "extra_body": {"temperature": 0}}
     cut = await client.messages.create(max_tokens=2, **more)
     assert cut.stop_reason == "max_tokens"
-    stopped = await client.messages.create(max_tokens=24, stop_sequences=["France", "never"], **more)
-    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "France")
+    stopped = await client.messages.create(max_tokens=24, stop_sequences=[" France", "never"], **more)
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", " France")
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
@@ -79,7 +84,9 @@ async def test_a_call_and_its_result(client: AsyncAnthropic, choice: Any) -> Non
             "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "18 degrees"}],
         },
     ]
-    after = await client.messages.create(messages=history, max_tokens=16, tool_choice={"type": "none"}, **more)
+    after = await client.messages.create(
+        messages=history, max_tokens=16, tool_choice={"type": "none"}, **more
+    )
     assert [block.type for block in after.content] == ["text"]
 
 

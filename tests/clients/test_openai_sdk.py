@@ -75,7 +75,9 @@ async def test_an_answer_and_the_same_as_a_stream(client: AsyncOpenAI) -> None:
 
 
 async def test_the_stream_helper(client: AsyncOpenAI) -> None:
-    async with client.chat.completions.stream(model=CHAT, messages=ASK, temperature=0, max_tokens=24) as stream:
+    async with client.chat.completions.stream(
+        model=CHAT, messages=ASK, temperature=0, max_tokens=24
+    ) as stream:
         kinds = {event.type async for event in stream}
         final = await stream.get_final_completion()
     assert {"chunk", "content.delta", "content.done"} <= kinds
@@ -83,7 +85,9 @@ async def test_the_stream_helper(client: AsyncOpenAI) -> None:
 
 
 async def test_limits_and_stops_say_why_it_ended(client: AsyncOpenAI) -> None:
-    cut = await client.chat.completions.create(model=CHAT, messages=ASK, temperature=0, max_completion_tokens=2)
+    cut = await client.chat.completions.create(
+        model=CHAT, messages=ASK, temperature=0, max_completion_tokens=2
+    )
     assert cut.choices[0].finish_reason == "length"
     stopped = await client.chat.completions.create(model=CHAT, messages=ASK, temperature=0, stop=["France"])
     assert stopped.choices[0].finish_reason == "stop"
@@ -262,7 +266,11 @@ async def test_responses(client: AsyncOpenAI) -> None:
     assert cut.status == "incomplete" and cut.incomplete_details is not None
     assert cut.incomplete_details.reason == "max_output_tokens"
     parsed = await client.responses.parse(
-        model=CHAT, input="Ada is 36. Answer in JSON.", text_format=Person, temperature=0, max_output_tokens=120
+        model=CHAT,
+        input="Ada is 36. Answer in JSON.",
+        text_format=Person,
+        temperature=0,
+        max_output_tokens=120,
     )
     assert isinstance(parsed.output_parsed, Person)
 
