@@ -14,7 +14,8 @@ import orjson
 from aiohttp import web
 
 from ollamapy import __version__
-from ollamapy.server.middleware import access, answer_errors, grants
+from ollamapy.server.anthropic_messages import count_tokens, messages
+from ollamapy.server.middleware import access, answer_errors, authorization, grants
 from ollamapy.server.native_blobs import add_blob, has_blob
 from ollamapy.server.native_create import create
 from ollamapy.server.native_embed import embed, embeddings
@@ -22,6 +23,12 @@ from ollamapy.server.native_generate import chat, generate
 from ollamapy.server.native_models import copy, delete, ps, tags
 from ollamapy.server.native_pull import pull
 from ollamapy.server.native_show import show
+from ollamapy.server.openai_chat import chat_completions
+from ollamapy.server.openai_completions import completions
+from ollamapy.server.openai_models import embeddings as openai_embeddings
+from ollamapy.server.openai_models import list_models as openai_models
+from ollamapy.server.openai_models import show_model as openai_model
+from ollamapy.server.openai_responses import responses
 from ollamapy.server.service import Service
 from ollamapy.server.settings import Settings
 from ollamapy.server.streaming import json_response
@@ -69,12 +76,20 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
     ("HEAD", "/api/blobs/{digest}", has_blob),
     ("POST", "/api/blobs/{digest}", add_blob),
     ("POST", "/api/pull", pull),
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/completions", completions),
+    ("POST", "/v1/embeddings", openai_embeddings),
+    ("GET", "/v1/models", openai_models),
+    ("GET", "/v1/models/{id:.+}", openai_model),
+    ("POST", "/v1/responses", responses),
+    ("POST", "/v1/messages", messages),
+    ("POST", "/v1/messages/count_tokens", count_tokens),
 ]
 
 
 def create_app(service: Service) -> web.Application:
     """The application over a service, which outlives it."""
-    middlewares: Any = [access(service.settings), answer_errors]
+    middlewares: Any = [access(service.settings), authorization(service.settings), answer_errors]
     app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY)
 
     def bound(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
