@@ -193,6 +193,8 @@ class Conversation:
                 async for delta in running.deltas:
                     parser_input.append(delta.text)
                     reply = read(parser, delta)
+                    if parser.in_tags and not reply.pieces:
+                        reply.logprobs = []
                     for portion in portions(reply, len(delta.text)):
                         yield portion
                     if delta.done_reason is None:
