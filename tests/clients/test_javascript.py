@@ -17,7 +17,13 @@ from tests.conftest import cache_folder
 from tests.server.harness import RunningServer
 
 SOURCES = Path(__file__).parent / "javascript"
-LOOPS = [["ollama-js.mjs"], ["vercel.mjs", "ollama", "whole"], ["vercel.mjs", "ollama", "stream"]]
+LOOPS = [
+    ["ollama-js.mjs"],
+    ["vercel.mjs", "ollama", "whole"],
+    ["vercel.mjs", "ollama", "stream"],
+    ["vercel.mjs", "openai", "whole"],
+    ["vercel.mjs", "openai", "stream"],
+]
 
 
 @pytest.fixture(scope="session")
