@@ -35,6 +35,11 @@ class GoTemplate:
         self._names = self._tree.field_names()
 
     @property
+    def tree(self) -> Tree:
+        """The parsed template."""
+        return self._tree
+
+    @property
     def capabilities(self) -> set[str]:
         """What the template has places for: "tools", "insert", "thinking"."""
         places = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}

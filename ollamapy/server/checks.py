@@ -37,7 +37,8 @@ def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | s
     if value is False:
         return False
     if not isinstance(value, (bool, str)):
-        raise RequestError("think must be a boolean or string")
+        levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
+        raise RequestError(f"think must be a boolean or string ({levels}, true, or false)")
     if value is not True and value not in _THINK_LEVELS:
         raise RequestError(
             f"invalid think value: {orjson.dumps(value).decode()} (must be true, false, "
@@ -61,15 +62,19 @@ def check_capability(model: ServedModel, capability: str) -> None:
         raise RequestError(f"{model.stored.name.full} does not support {capability}")
 
 
-def check_images(images: Iterable[str], model: ServedModel) -> None:
-    """Raises RequestError for text that is no base64, and for images a model cannot see."""
+def check_images(images: Iterable[str]) -> None:
+    """Raises RequestError for text that is no base64."""
     for image in images:
         try:
             base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             raise RequestError("illegal base64 data in images") from None
-        if not model.can("vision"):
-            raise RequestError(f"{model.stored.name.full} does not support images")
+
+
+def check_vision(images: int, model: ServedModel) -> None:
+    """Raises RequestError for images that a model would have to look at and cannot."""
+    if images and not model.can("vision"):
+        raise RequestError(f"{model.stored.name.full} does not support images")
 
 
 def logprob_count(logprobs: bool, top: int) -> int:

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ollamapy.prompt.parsers import Content, Parser, Piece, Setup, Thinking, ToolCall
+from ollamapy.prompt.parsers.generic import GenericParser
+from ollamapy.prompt.template_tags import Tags
 from ollamapy.server.checks import (
     check_capability,
     check_completion,
     check_format,
     check_images,
     check_think,
+    check_vision,
 )
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
-from ollamapy.server.service import Limits, Service, Timing, fit_messages, tokenize
+from ollamapy.server.service import Fitted, Limits, Service, Timing, fit_messages, tokenize
 from ollamapy.types import Delta, DoneReason, RequestError, TokenLogprob, Usage
 
 if TYPE_CHECKING:
@@ -110,15 +113,18 @@ class Conversation:
             raise RequestError("raw mode does not support template, system, or context")
         check_format(asked.format)
         self.think = check_think(asked.think, model, asked.relax_thinking)
+        self._said_think = None if asked.think is None else self.think
+        if self.think == "max" and model.speaks_harmony:
+            self.think = "high"  # it has no more
         check_completion(model, "chat" if question is None else "generate")
         if asked.tools:
             check_capability(model, "tools")
         if question is not None and question.suffix:
             check_capability(model, "insert")
         for message in asked.messages:
-            check_images(message.images, model)
+            check_images(message.images)
         if question is not None:
-            check_images(question.images, model)
+            check_images(question.images)
         self._turns: list[Turn] = []
         self._parser: Parser | None = None
         self._render: Callable[[list[Turn]], str] | None = None
@@ -137,38 +143,37 @@ class Conversation:
         async with self._resident():
             return "load"
 
-    async def rendered(self) -> str:
-        """The prompt as text."""
+    async def rendered(self) -> tuple[str, int]:
+        """The prompt as text, and how many images it shows."""
         self._prepare()
         async with self._resident() as loaded:
-            return (await self._prompt(loaded))[0]
+            prompt = await self._prompt(loaded)
+            return prompt.text, _images(self._turns[prompt.start :])
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """The answer. Closing the generator ends its work. Raises RequestError, EngineError."""
         self._prepare()
+        check_vision(_images(self._turns), self.model)
         asked = self.asked
         assert self._parser is not None
         async with self._resident() as loaded:
-            text, prompt = await self._prompt(loaded)
+            prompt = await self._prompt(loaded)
             parser = self._parser
             parser_input: list[str] = []
             limits = Limits(asked.truncate, asked.shift, asked.logprobs)
             generation = self._service.generation(
-                loaded, prompt, asked.options, limits, visible_tokens(loaded, parser), asked.client
+                loaded, prompt.tokens, asked.options, limits, visible_tokens(loaded, parser), asked.client
             )
             async with generation as running:
                 async for delta in running.deltas:
                     parser_input.append(delta.text)
                     reply = read(parser, delta)
+                    for portion in portions(reply, len(delta.text)):
+                        yield portion
                     if delta.done_reason is None:
-                        if reply.pieces or reply.logprobs:
-                            yield reply
                         continue
-                    if reply.pieces or reply.logprobs:  # what the parser held until the end
-                        yield Reply(pieces=reply.pieces, logprobs=reply.logprobs)
-                        reply.pieces, reply.logprobs = [], []
                     if asked.question is not None and not asked.question.raw:
-                        reply.context = await tokenize(loaded, text + "".join(parser_input))
+                        reply.context = await tokenize(loaded, prompt.text + "".join(parser_input))
                     yield reply
                     return
 
@@ -182,22 +187,25 @@ class Conversation:
         if question is not None:
             asked = [Message(role="user", content=question.prompt, images=question.images)]
             self._turns = chat_turns(self.model, asked, question.system, not question.context)
-            self._parser = self.model.parser(Setup(think=self.think), reads=not question.raw)
+            # a named parser is only told what the request says; raw text is read only if it asks for thoughts
+            named = bool(self.model.parser_name)
+            think = self._said_think if named or question.raw else self.think
+            self._parser = self.model.parser(Setup(think=think), named=not question.raw)
             self._render = (
                 None
                 if question.raw
                 else self.model.generate_renderer(question.template, question.suffix, self.think)
             )
         else:
-            self._turns = chat_turns(self.model, self.asked.messages)
+            self._turns = without_old_thoughts(self.model, chat_turns(self.model, self.asked.messages))
             setup = Setup(self.asked.tools, self.think, self._turns[-1])
             self._parser = parser = self.model.parser(setup)
             tools = [dict(tool) for tool in parser.tools] if self.asked.tools else None
             self._render = lambda turns: self.model.render_chat(turns, tools, self.think)
         if self._render is not None:
-            self._render(self._turns)
+            self._parser.follow(self._render(self._turns))
 
-    async def _prompt(self, loaded: LoadedModel) -> tuple[str, list[int]]:
+    async def _prompt(self, loaded: LoadedModel) -> Fitted:
         asked = self.asked
         earlier = ""
         if asked.question is not None and asked.question.context:
@@ -205,7 +213,7 @@ class Conversation:
         if self._render is None:
             assert asked.question is not None
             text = earlier + asked.question.prompt
-            return text, await tokenize(loaded, text)
+            return Fitted(text, await tokenize(loaded, text), 0)
         render = self._render
         limit = self._service.window(loaded, asked.options) if asked.truncate else None
         return await fit_messages(loaded, self._turns, lambda turns: earlier + render(turns), limit)
@@ -227,6 +235,31 @@ def read(parser: Parser, delta: Delta) -> Reply:
     )
 
 
+_PORTION = 10  # characters of a text that was held back and leaves after all
+
+
+def portions(reply: Reply, length: int) -> list[Reply]:
+    """The pieces and logprobs of a reply, taken out of it.
+
+    What turns out to be text after it was held back leaves in portions, as if it had come by itself. length:
+    characters of the text that just came.
+    """
+    pieces: list[Piece] = []
+    for piece in reply.pieces:
+        if isinstance(piece, ToolCall) or len(piece.text) <= length + 2 * _PORTION:
+            pieces.append(piece)
+        else:
+            kind, text = type(piece), piece.text
+            pieces += [kind(text[at : at + _PORTION]) for at in range(0, len(text), _PORTION)]
+    whole = len(pieces) == len(reply.pieces)
+    groups = ([pieces] if pieces or reply.logprobs else []) if whole else [[piece] for piece in pieces]
+    replies = [Reply(pieces=group) for group in groups]
+    if replies:
+        replies[0].logprobs, replies[0].tokens = reply.logprobs, reply.tokens
+    reply.pieces, reply.logprobs = [], []
+    return replies
+
+
 def visible_tokens(loaded: LoadedModel, parser: Parser) -> frozenset[int]:
     """The control tokens of the vocabulary that the parser has to see."""
     found = set()
@@ -235,6 +268,10 @@ def visible_tokens(loaded: LoadedModel, parser: Parser) -> frozenset[int]:
         if len(tokens) == 1 and loaded.tokenizer.is_control(tokens[0]):
             found.add(tokens[0])
     return frozenset(found)
+
+
+def _images(turns: list[Turn]) -> int:
+    return sum(len(turn.get("images", ())) for turn in turns)
 
 
 def chat_turns(
@@ -252,6 +289,27 @@ def chat_turns(
     if system and asked[0]["role"] != "system":
         history.insert(0, {"role": "system", "content": system})
     return history + asked
+
+
+def without_old_thoughts(model: ServedModel, turns: list[Turn]) -> list[Turn]:
+    """The thoughts that answers before the last question begin with are dropped for families that are not
+    to see them."""
+    if model.family != "qwen3" and model.stored.name.model.lower() != "deepseek-r1":
+        return turns
+    last = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
+    return [
+        {**turn, "content": without_thought(turn["content"])}
+        if turn["role"] == "assistant" and i < last
+        else turn
+        for i, turn in enumerate(turns)
+    ]
+
+
+def without_thought(text: str) -> str:
+    """A text without the thought that it begins with."""
+    parser = GenericParser(Setup(think=True), Tags(("<think>", "</think>")))
+    pieces = parser.push(text) + parser.finish()
+    return "".join(piece.text for piece in pieces if isinstance(piece, Content))
 
 
 def as_turn(message: Message) -> Turn:

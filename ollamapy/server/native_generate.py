@@ -128,7 +128,8 @@ async def answer(
         value = writer.event()
         if chat:
             value["message"]["role"] = ""
-        value["_debug_info"] = {"rendered_template": await conversation.rendered()}
+        text, images = await conversation.rendered()
+        value["_debug_info"] = {"rendered_template": text, **({"image_count": images} if images else {})}
         return json_response(value)
     if streaming:
         return await stream_events(request, stream(conversation, writer))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ollamapy.prompt.errors import TemplateRenderError
 from ollamapy.scheduler.residency import Residency
 from ollamapy.server.errors import OverloadedError
 from ollamapy.server.models import ServedModel
@@ -172,32 +173,49 @@ async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[
     return await asyncio.to_thread(model.tokenizer.encode, text, special, True)
 
 
+@dataclass(slots=True)
+class Fitted:
+    """A prompt that fits the context as far as cutting can make it."""
+
+    text: str
+    tokens: list[int]
+    start: int  # the first message of the conversation that is in it, system messages apart
+
+
 async def fit_messages(
     model: LoadedModel,
     messages: list[dict[str, Any]],
     render: Callable[[list[dict[str, Any]]], str],
     num_ctx: int | None,
-) -> tuple[str, list[int]]:
-    """The prompt of a conversation and its tokens, without its oldest messages while it is too long.
+) -> Fitted:
+    """The prompt of a conversation without its oldest messages while it is too long.
 
-    System messages and the last message always stay. num_ctx None forbids cutting.
+    System messages and the last message always stay. num_ctx None forbids cutting. Raises what render raises,
+    unless that is because of messages that need not be cut.
     """
     systems = [i for i, message in enumerate(messages) if message.get("role") == "system"]
 
-    async def starting_at(start: int) -> tuple[str, list[int]]:
+    async def starting_at(start: int) -> Fitted:
         text = render([messages[i] for i in systems if i < start] + messages[start:])
-        return text, await tokenize(model, text)
+        return Fitted(text, await tokenize(model, text), start)
 
     whole = await starting_at(0)
-    if num_ctx is None or len(whole[1]) <= num_ctx:
+    if num_ctx is None or len(whole.tokens) <= num_ctx:
         return whole
     low, high = 1, len(messages) - 1  # the first start that fits lies in between; the last one has to do
-    best = None
+    best: Fitted | None = None
+    refusal: TemplateRenderError | None = None
     while low <= high:
         middle = (low + high) // 2
-        found = await starting_at(middle)
-        if len(found[1]) <= num_ctx:
+        try:
+            found = await starting_at(middle)
+        except TemplateRenderError as error:  # it misses a message that lies before
+            refusal, high = error, middle - 1
+            continue
+        if len(found.tokens) <= num_ctx:
             best, high = found, middle - 1
         else:
             low = middle + 1
+    if best is None and refusal is not None:
+        raise refusal
     return best or await starting_at(max(len(messages) - 1, 0))

@@ -78,7 +78,7 @@ class Parser(ABC):
 
     has_tools: ClassVar[bool] = False
     has_thinking: ClassVar[bool] = False
-    visible: ClassVar[Sequence[str]] = ()
+    visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
 
     def __init__(self, setup: Setup = Setup()) -> None:
@@ -90,6 +90,9 @@ class Parser(ABC):
         self._text = ""
         self._ended = False
         self._reading: Reading | None = None
+
+    def follow(self, prompt: str) -> None:  # noqa: B027 (few formats care)
+        """Learns the prompt that the text goes on from."""
 
     @abstractmethod
     def read(self) -> Reading:

@@ -8,7 +8,10 @@ from ollamapy.prompt.renderers.registry import Tools, Turns, register
 
 _BOS = "<｜begin▁of▁sentence｜>"
 _EOS = "<｜end▁of▁sentence｜>"
-_IDENTITY = "You are Cogito, an AI assistant created by Deep Cogito, which is an AI research lab based in San Francisco."
+_IDENTITY = (
+    "You are Cogito, an AI assistant created by Deep Cogito, which is an AI research lab based in San "
+    "Francisco."
+)
 
 
 def _system(text: str, tools: Tools, thinks: bool) -> str:

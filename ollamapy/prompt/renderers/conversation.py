@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ollamapy.prompt.go_values import OrderedMap, generic
 from ollamapy.types import RequestError
 
 T = TypeVar("T")
+
+_KINDS: dict[Any, str] = {dict: "an object", list: "a list", str: "a string"}
 
 Think = bool | str | None
 """whether to think, or how much ("low", "medium", "high", "max"); None: not said"""
@@ -199,6 +201,5 @@ def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def _get(value: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
     found = value.get(key)
     if found is None or isinstance(found, kind):
-        return cast("T | None", found)
-    named = {dict: "an object", list: "a list", str: "a string"}.get(kind, kind.__name__)
-    raise RequestError(f"invalid tool: {key} must be {named}")
+        return found
+    raise RequestError(f"invalid tool: {key} must be {_KINDS[kind]}")
