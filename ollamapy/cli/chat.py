@@ -168,9 +168,9 @@ class _Conversation:
         session = self._session
         what, values = (rest[0], rest[1:]) if rest else ("", [])
         if what == "parameter" and len(values) >= 2:
-            from ollamapy.store.modelfile import typed_parameter
+            from ollamapy.store.parameters import parse_parameter
 
-            session.options[values[0]] = values[1:] if values[0] == "stop" else typed_parameter(values[1])
+            session.options[values[0]] = parse_parameter(values[0], values[1:])
             click.echo(f"Set parameter '{values[0]}' to '{', '.join(values[1:])}'")
         elif what == "system" and values:
             session.system = " ".join(values).strip('"')

@@ -95,7 +95,8 @@ def test_run_embeds(scripted: RunningServer) -> None:
         (("cp", "nope", "x"), 'Error: model "nope" not found'),
         (("rm", "nope"), "Error: model 'nope' not found"),
         (("pull", "nope"), "Error: cannot pull nope:latest: only model packs"),
-        (("create", "x", "-f", "none"), "Error: no Modelfile or safetensors files found"),
+        (("create", "x", "-f", "none"), "Error: specified Modelfile wasn't found"),
+        (("create", "x y", "-f", "none"), "Error: invalid model name: x y"),
     ],
 )
 def test_errors_are_one_line(scripted: RunningServer, arguments: tuple[str, ...], message: str) -> None:
@@ -152,7 +153,24 @@ def test_create(scripted: RunningServer, tmp_path: Path) -> None:
     ]
     (tmp_path / "Broken").write_text("FROM made\nNONSENSE x\n")
     broken = ollamapy(scripted, "create", "x", "-f", "Broken", cwd=tmp_path)
-    assert "Broken: line 2: 'NONSENSE' is no command" in broken.stderr
+    assert broken.stderr.startswith("Error: (line 2): command must be one of ")
+    (tmp_path / "Modelfile").unlink()
+    assert (
+        "no Modelfile or safetensors files found"
+        not in ollamapy(scripted, "create", "x", cwd=tmp_path).stderr
+    )
+    (tmp_path / "empty").mkdir()
+    empty = ollamapy(scripted, "create", "x", cwd=tmp_path / "empty")
+    assert empty.stderr == "Error: no Modelfile or safetensors files found\n"
+    for line, message in (
+        ("PARAMETER nope 1", "unknown parameter 'nope'"),
+        ("PARAMETER top_k x", "invalid int value [x]"),
+        ("FROM ./gone.gguf", "no such file: ./gone.gguf"),
+        ("ADAPTER gone", "no such file: gone"),
+        ("REQUIRES x", "requires must be a valid semver (e.g. 0.14.0)"),
+    ):
+        (tmp_path / "Broken").write_text(f"FROM made\n{line}\n")
+        assert ollamapy(scripted, "create", "x", "-f", "Broken", cwd=tmp_path).stderr == f"Error: {message}\n"
 
 
 def test_no_server() -> None:

@@ -56,10 +56,11 @@ class Vocabulary:
         """An added token: one that text is cut at before anything else. Raises ConversionError for a gap."""
         kind = CONTROL if special else USER_DEFINED
         if number < len(self.tokens):
-            if self.tokens[number] != text:
+            if self.tokens[number] not in (text, ""):
                 raise ConversionError(f"token {number} is {self.tokens[number]!r} and {text!r}")
             if self.types[number] not in (UNKNOWN, BYTE):
                 self.types[number] = kind
+            self.tokens[number] = text
             return
         self._fill(number)
         self.tokens.append(text)
@@ -75,11 +76,17 @@ class Vocabulary:
             if self.scores:
                 self.scores.append(-1000.0)
 
-    def fit(self, rows: int) -> None:
+    def check(self, rows: int) -> None:
         """Raises ConversionError when there are more tokens than rows of the embedding."""
         if len(self.tokens) > rows:
             raise ConversionError(f"the tokenizer has {len(self.tokens)} tokens, the embedding {rows} rows")
+
+    def fit(self, rows: int) -> None:
+        """As many tokens as rows of the embedding, with stand-ins for the missing."""
         self._fill(rows)
+        for number, text in enumerate(self.tokens):
+            if not text:  # a number that the files leave out
+                self.tokens[number], self.types[number] = f"[PAD{number}]", UNUSED
 
 
 def _pieces(node: Any, key: str) -> list[dict[str, Any]]:
@@ -146,8 +153,6 @@ def _by_number(vocabulary: dict[str, Any]) -> list[str]:
     tokens = [""] * (max(numbers, default=-1) + 1)
     for text, number in vocabulary.items():
         tokens[number] = text
-    for number, text in enumerate(tokens):
-        tokens[number] = text or f"[PAD{number}]"
     return tokens
 
 
@@ -188,7 +193,11 @@ def _added_tokens(files: Files) -> dict[int, tuple[str, bool]]:
 
 
 def read_vocabulary(files: Files, rows: int) -> Vocabulary:
-    """The vocabulary with its added tokens, as long as the embedding has rows. Raises ConversionError."""
+    """The vocabulary with its added tokens, as long as the embedding has rows.
+
+    Added tokens beyond it, such as the place of an image in a model for text, cannot be asked for and are left
+    out. Raises ConversionError.
+    """
     if "tokenizer.model" in files:
         pieces = read_sentencepiece(files["tokenizer.model"])
         vocabulary = Vocabulary("llama", pieces.texts, pieces.types, pieces.scores)
@@ -197,8 +206,10 @@ def read_vocabulary(files: Files, rows: int) -> Vocabulary:
         vocabulary = _from_json(files)
     else:
         raise ConversionError("unknown tokenizer format")
+    vocabulary.check(rows)
     for number, (text, special) in sorted(_added_tokens(files).items()):
-        vocabulary.add(number, text, special)
+        if number < rows:
+            vocabulary.add(number, text, special)
     vocabulary.fit(rows)
     return vocabulary
 
