@@ -77,7 +77,7 @@ def _pipeline(node: Node) -> Pipeline | None:
         return node.value
     if isinstance(node, Output):
         return node.pipeline
-    return node.pipeline if isinstance(node, Call) else None
+    return node.argument if isinstance(node, Call) else None
 
 
 def _fields(pipeline: Pipeline) -> Iterator[Field]:

@@ -9,22 +9,11 @@ from typing import Any
 
 import orjson
 
-from ollamapy.server.errors import ServerError, UnsupportedError
 from ollamapy.server.models import ServedModel
 from ollamapy.types import RequestError
 
 _THINK_LEVELS = ("low", "medium", "high", "max")
 _MOST_LOGPROBS = 20
-
-
-def check_format(value: Any) -> None:
-    """`format`: nothing, or something we would have to constrain the answer to. Raises ServerError."""
-    if value is None or value == "":
-        return
-    if value == "json" or isinstance(value, dict):
-        raise UnsupportedError("structured output (format) is not supported by this server")
-    shown = orjson.dumps(orjson.dumps(value).decode()).decode()
-    raise ServerError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
 def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | str | None:

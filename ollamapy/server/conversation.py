@@ -19,7 +19,6 @@ from ollamapy.prompt.template_tags import Tags
 from ollamapy.server.checks import (
     check_capability,
     check_completion,
-    check_format,
     check_images,
     check_think,
     check_vision,
@@ -28,7 +27,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
 from ollamapy.server.service import Fitted, Limits, Service, Timing, fit_messages, tokenize
-from ollamapy.types import Delta, DoneReason, RequestError, TokenLogprob, Usage
+from ollamapy.types import Constraint, Delta, DoneReason, RequestError, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import LoadedModel
@@ -62,7 +61,7 @@ class Asked:
     tools: list[dict[str, Any]] = field(default_factory=list)
     think: Any = None  # bool, "low", "medium", "high", "max"; None: not said
     relax_thinking: bool = False  # a model that cannot think answers without, instead of refusing
-    format: Any = None  # "json" or a JSON schema
+    grammar: str | None = None  # what the answer, after a thought, has to match (server/formats.py)
     keep_alive: float | None = None
     truncate: bool = True
     shift: bool = True
@@ -111,7 +110,6 @@ class Conversation:
             and (question.template or question.system or question.context)
         ):
             raise RequestError("raw mode does not support template, system, or context")
-        check_format(asked.format)
         self.think = check_think(asked.think, model, asked.relax_thinking)
         self._said_think = None if asked.think is None else self.think
         if self.think == "max" and model.speaks_harmony:
@@ -161,8 +159,17 @@ class Conversation:
             parser = self._parser
             parser_input: list[str] = []
             limits = Limits(asked.truncate, asked.shift, asked.logprobs)
+            constraint = None
+            if asked.grammar is not None:
+                constraint = Constraint(asked.grammar, parser.thought, parser.in_thought)
             generation = self._service.generation(
-                loaded, prompt.tokens, asked.options, limits, visible_tokens(loaded, parser), asked.client
+                loaded,
+                prompt.tokens,
+                asked.options,
+                limits,
+                visible_tokens(loaded, parser),
+                asked.client,
+                constraint,
             )
             async with generation as running:
                 async for delta in running.deltas:

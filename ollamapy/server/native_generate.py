@@ -16,6 +16,7 @@ from ollamapy.server.decode import read_request
 from ollamapy.server.duration import keep_alive
 from ollamapy.server.encode import logprob_entry, timestamp, usage_fields
 from ollamapy.server.errors import RequiredError
+from ollamapy.server.formats import native_format
 from ollamapy.server.models import find_model
 from ollamapy.server.options import merge_options
 from ollamapy.server.requests import ChatRequest, GenerateRequest
@@ -156,7 +157,7 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
                 images=asked.images,
             ),
             think=asked.think,
-            format=asked.format,
+            grammar=await native_format(asked.format),
             keep_alive=keep_alive(asked.keep_alive),
             truncate=asked.truncate,
             shift=asked.shift,
@@ -183,7 +184,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
             messages=asked.messages,
             tools=asked.tools,
             think=asked.think,
-            format=asked.format,
+            grammar=await native_format(asked.format),
             keep_alive=keep_alive(asked.keep_alive),
             truncate=asked.truncate,
             shift=asked.shift,

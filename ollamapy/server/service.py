@@ -18,7 +18,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
 from ollamapy.store.store import Store
-from ollamapy.types import ContextLengthError, Delta, GenerationRequest
+from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import Engine, LoadedModel
@@ -137,6 +137,8 @@ class Service:
         limits: Limits,
         visible: frozenset[int] = frozenset(),
         client: str = "",
+        constraint: Constraint | None = None,
+        branch: int = 0,
     ) -> AsyncIterator[Generation]:
         """Start a generation; leaving the context ends it. Raises what LoadedModel.generate() raises."""
         num_ctx = self.window(model, options)
@@ -157,6 +159,8 @@ class Service:
                 truncate=limits.truncate,
                 logprobs=limits.logprobs,
                 visible=visible,
+                constraint=constraint,
+                branch=branch,
                 client=client,
             )
         )

@@ -12,7 +12,7 @@ import string
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ollamapy.types import RequestError
 
@@ -58,6 +58,11 @@ class ToolCall:
     id: str = field(default_factory=call_id, compare=False)
 
 
+Trim = bool | Literal["at once", "before a whole tag"]
+"""What becomes of white space before a tag and at the end of the text. True: it is dropped. The others drop it as
+Ollama does for a few families, depending on how the text arrives: "at once": unless it came before the tag began;
+"before a whole tag": unless the tag came in parts."""
+
 Piece = Content | Thinking | ToolCall
 Reading = Generator[Piece | None, None, None]
 """Yields pieces as they are certain, and None to wait for more text. Returns when the text has ended."""
@@ -81,14 +86,20 @@ class Parser(ABC):
     visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
 
-    def __init__(self, setup: Setup = Setup()) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.tools: Sequence[Tool] = setup.tools
         """the tools as the prompt shall offer them"""
         self.unfinished_call = False
         """whether the text ended inside a call"""
+        self.thought: tuple[str, str] | None = None
+        """tags of a thought that may come before the answer, which a grammar leaves free"""
+        self.in_thought = False
+        """whether the prompt ends inside of it"""
         self._text = ""
         self._ended = False
+        self._cut = False
+        self._spoken = False
         self._reading: Reading | None = None
 
     def follow(self, prompt: str) -> None:  # noqa: B027 (few formats care)
@@ -103,9 +114,10 @@ class Parser(ABC):
         self._text += text
         return self._advance()
 
-    def finish(self) -> list[Piece]:
-        """What is left at the end of the text. Raises ParseError."""
+    def finish(self, cut: bool = False) -> list[Piece]:
+        """What is left at the end of the text, which a limit has cut or not. Raises ParseError."""
         self._ended = True
+        self._cut = cut
         return self._advance()
 
     def _advance(self) -> list[Piece]:
@@ -115,10 +127,46 @@ class Parser(ABC):
         for piece in self._reading:
             if piece is None:
                 return pieces
+            self._spoken = True
             pieces.append(piece)
         return pieces
 
     # For read()
+
+    @property
+    def _thinks(self) -> bool:
+        """Whether the request asks for a thought."""
+        return bool(self.setup.think)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the model goes on with an answer that the request begins: its thought is over."""
+        last = self.setup.last
+        return last is not None and last.get("role") == "assistant" and bool(last.get("content"))
+
+    def _broken(self, message: str, text: str) -> Reading:
+        """A call that cannot be read: an error if it is the first thing that the model says, else its text."""
+        if not self._spoken:
+            raise ParseError(message)
+        yield Content(text)
+
+    def _unfinished(self, start: str) -> Reading:
+        """The text ended inside a call that began with start. A limit that cuts a call leaves its text; a model
+        that stops in the middle of one has said nothing."""
+        self.unfinished_call = True
+        text = start + self._drop(len(self._text))
+        if self._cut:
+            yield Content(text)
+
+    def _echo(self, tag: str) -> Generator[None, None, bool]:
+        """Drop a tag that the prompt ends with and the model may repeat. White space may stand before it."""
+        while True:
+            text = self._text.lstrip()
+            if text.startswith(tag):
+                self._text = text[len(tag) :]
+                return True
+            if not tag.startswith(text) or not (yield from self._wait()):
+                return False
 
     def _drop(self, count: int) -> str:
         """Take characters off the front of the text."""
@@ -133,27 +181,26 @@ class Parser(ABC):
         return True
 
     def _upto(
-        self, kind: type[Content] | type[Thinking], *tags: str, trim: bool = False
+        self, kind: type[Content] | type[Thinking] | None, *tags: str, trim: Trim = False
     ) -> Generator[Piece | None, None, str | None]:
-        """Hand on text until the first of tags, which is dropped and returned; None: the text ended before.
-
-        trim: white space before the tag is dropped, and so is white space at the end of the text.
-        """
+        """Hand on text, unless kind is None, until the first of tags, which is dropped and returned; None: the
+        text ended before."""
         while True:
             found = [(at, -len(tag), tag) for tag in tags if (at := self._text.find(tag)) >= 0]
             at, _, tag = min(found, default=(len(self._text), 0, ""))
             # another tag may begin before the one that is complete, or be it and more
             sure = min((open_end(self._text, t, at) for t in tags), default=at) if not self._ended else at
-            text = self._text[:sure]
             grows = not self._ended and any(
                 len(t) > len(tag) and t.startswith(self._text[at:]) for t in tags if found
             )
             settled = bool(found) and sure == at and not grows
-            if trim:
-                text = text.rstrip()
+            text = self._text[:sure]
+            partial = not settled and sure < len(self._text)
+            if trim and not (trim == "at once" and not settled and not partial):
+                text = text if trim == "before a whole tag" and partial else text.rstrip()
                 if not settled and not self._ended:
                     sure = len(text)
-            if text:
+            if text and kind is not None:
                 yield kind(text)
             self._drop(sure)
             if settled:

@@ -30,17 +30,16 @@ class GenericParser(Parser):
 
     def __init__(self, setup: Setup, tags: Tags) -> None:
         super().__init__(setup)
-        self._thinking = tags.thinking if setup.think else None
+        self._thinking = self.thought = tags.thinking if setup.think else None
         self._call = tags.call
         self._bare = tags.call.tag in ("{", "[")
         self._names = sorted((_name_of(tool) for tool in setup.tools), key=len, reverse=True)
-        self._in_thought = False
         calls = (tags.call.tag, tags.call.end, *self._endings()) if self._names else ()
         self.visible = [tag for tag in (*(self._thinking or ()), *calls) if len(tag) > 1]
 
     def follow(self, prompt: str) -> None:
         if self._thinking is not None:
-            self._in_thought = prompt.rstrip().endswith(self._thinking[0])
+            self.in_thought = prompt.rstrip().endswith(self._thinking[0])
 
     def read(self) -> Reading:
         if self._thinking is not None:
@@ -54,7 +53,7 @@ class GenericParser(Parser):
 
     def _thought(self, opening: str, closing: str) -> Reading:
         """A thought is only one at the very beginning; white space around it is neither thought nor content."""
-        if not self._in_thought:
+        if not self.in_thought:
             while True:
                 start = self._text.lstrip()
                 if start.startswith(opening):

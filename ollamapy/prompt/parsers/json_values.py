@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ollamapy.prompt.parsers.base import ToolCall
+
 MAX_DEPTH = 100  # of nested objects and lists in a call's arguments
 _LARGEST = 2**63 - 1  # what readers of JSON keep exactly; larger ones become floats
 _LONE = re.compile("[\ud800-\udfff]")
@@ -95,3 +97,30 @@ class BraceScan:
                     return self._at
         self._at = len(text)
         return None
+
+
+def json_error(text: str) -> str:
+    """What is wrong with a JSON text, in the words of Ollama's errors."""
+    stripped = text.lstrip()
+    try:
+        _, end = _decoder.raw_decode(stripped)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(stripped.rstrip()) or error.msg.startswith("Unterminated"):
+            return "unexpected end of JSON input"
+        return f"invalid character {stripped[error.pos]!r} in JSON input"
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    rest = stripped[end:].lstrip()
+    return f"invalid character {rest[0]!r} after top-level value" if rest else "not a JSON object"
+
+
+def named_call(text: str) -> ToolCall | None:
+    """The call of an object with `name` and, as an object or a string of JSON, `arguments`; None for any other
+    text. A call without arguments has none."""
+    value = json_object(text)
+    if value is None or not isinstance(value.get("name"), str) or not value["name"]:
+        return None
+    arguments = value.get("arguments", {})
+    if isinstance(arguments, str):
+        arguments = json_object(arguments)
+    return ToolCall(value["name"], arguments or {}) if isinstance(arguments, dict | None) else None

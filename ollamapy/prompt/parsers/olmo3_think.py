@@ -1,0 +1,17 @@
+"""olmo3-think: always a thought first, no calls."""
+
+from __future__ import annotations
+
+from ollamapy.prompt.parsers.base import Content, Parser, Reading, Thinking
+
+_THINK_END = "</think>"
+
+
+class Olmo3ThinkParser(Parser):
+    has_thinking = True
+    visible = (_THINK_END,)
+
+    def read(self) -> Reading:
+        if not self._goes_on:
+            yield from self._upto(Thinking, _THINK_END, trim=True)
+        yield from self._rest(Content)
