@@ -24,8 +24,8 @@ from ollamapy.prompt.gotemplate.nodes import (
     Operand,
     Output,
     Pipeline,
-    Text,
 )
+from ollamapy.prompt.template_tags import thinking_tags
 
 _ROUND_TRIPS = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")  # of a TEMPLATE that writes results
 
@@ -77,34 +77,14 @@ class GoTemplate:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._tree, self._names = _parse(source)
-
-    @property
-    def tree(self) -> Tree:
-        """The parsed template."""
-        return self._tree
+        self.tree, self._names = _parse(source)
 
     @property
     def capabilities(self) -> set[str]:
         """What the template has places for: "tools", "insert", "thinking"."""
         places = {"tools": "tools", "suffix": "insert"}
         found = {capability for name, capability in places.items() if name in self._names}
-        opening, closing = self.thinking_tags
-        return found | {"thinking"} if opening and closing else found
-
-    @property
-    def thinking_tags(self) -> tuple[str, str]:
-        """The texts around the thoughts of earlier messages, empty where there are none.
-
-        They are the first and the last text of the block in which a loop over .Messages has .Thinking.
-        """
-        found = ("", "")
-        for block in _thinking_blocks(self._tree.nodes, None, self._tree.nodes):
-            first, last = block[0], block[-1]
-            opening = first.text.strip() if isinstance(first, Text) else found[0]
-            closing = last.text.strip() if isinstance(last, Text) else found[1]
-            found = (opening, closing)
-        return found
+        return found | {"thinking"} if thinking_tags(self.tree) else found
 
     @property
     def has_tool_round_trip(self) -> bool:
@@ -128,20 +108,20 @@ class GoTemplate:
                 "Response": "",
                 **thinking.fields(),
             }
-            return execute(self._tree, top(values))
+            return execute(self.tree, top(values))
         return self._render_exchanges(turns, thinking)
 
     def render_insert(self, prompt: str, suffix: str, think: bool | str | None = None) -> str:
         """The prompt for what goes between two texts. Raises TemplateRenderError."""
         values = {"Prompt": prompt, "Suffix": suffix, "Response": "", **Thinking.of(think).fields()}
-        return execute(self._tree, top(values))
+        return execute(self.tree, top(values))
 
     def _render_exchanges(self, turns: list[dict[str, Any]], thinking: Thinking) -> str:
         written: list[str] = []
         exchange = {"System": "", "Prompt": "", "Response": ""}
 
         def flush() -> None:
-            written.append(execute(self._tree, top({**exchange, **thinking.fields()})))
+            written.append(execute(self.tree, top({**exchange, **thinking.fields()})))
             exchange.update(System="", Prompt="", Response="")
 
         for turn in turns:
@@ -155,41 +135,9 @@ class GoTemplate:
                 exchange["Prompt"] = turn["content"]
             elif turn["role"] == "assistant":
                 exchange["Response"] = turn["content"]
-        last = Tree(self.source, _Cut().nodes(self._tree.nodes))
+        last = Tree(self.source, _Cut().nodes(self.tree.nodes))
         written.append(execute(last, top({**exchange, **thinking.fields()}), bare=True))
         return "".join(written)
-
-
-# ---------------------------------------------------------------- thinking
-
-
-def _thinking_blocks(nodes: list[Node], loop: Pipeline | None, block: list[Node]) -> Iterator[list[Node]]:
-    """The innermost block around every .Thinking that the loop over .Messages around it reads."""
-    for node in nodes:
-        if isinstance(node, Output):
-            yield from _thinking_in(node.pipeline, loop, nodes)
-        elif isinstance(node, Call) and node.argument is not None:
-            yield from _thinking_in(node.argument, loop, nodes)
-        elif isinstance(node, Branch):
-            inner = node.pipeline if node.kind == "range" else loop
-            yield from _thinking_in(node.pipeline, inner, nodes)
-            yield from _thinking_blocks(node.body, inner, node.body)
-            yield from _thinking_blocks(node.otherwise or [], inner, node.otherwise or [])
-
-
-def _thinking_in(pipeline: Pipeline, loop: Pipeline | None, block: list[Node]) -> Iterator[list[Node]]:
-    if loop is not None and "Messages" in _first_names(loop) and "Thinking" in _first_names(pipeline):
-        yield block
-
-
-def _first_names(pipeline: Pipeline) -> Iterator[str]:
-    """The first name of every field of dot, in parentheses too."""
-    for command in pipeline.commands:
-        for operand in command.operands:
-            if isinstance(operand, Field):
-                yield operand.names[0]
-            elif isinstance(operand, Pipeline):
-                yield from _first_names(operand)
 
 
 # ---------------------------------------------------------------- older templates

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ollamapy.prompt.gotemplate import Tree
-from ollamapy.prompt.gotemplate.parse import Call, Field, If, Node, Output, Pipeline, Range, Text, With
+from ollamapy.prompt.gotemplate.nodes import Branch, Call, Field, Node, Output, Pipeline, Text
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,16 @@ def _thinking_places(nodes: list[Node], over: Pipeline | None) -> Iterator[list[
     """The lists of nodes around each use of .Thinking; over is what the innermost range goes over."""
     for node in nodes:
         pipeline = _pipeline(node)
-        within = pipeline if isinstance(node, Range) else over
+        within = pipeline if isinstance(node, Branch) and node.kind == "range" else over
         if pipeline is not None and within is not None and _uses(within, "Messages"):
             yield from [nodes] * sum(field.names[0] == "Thinking" for field in _fields(pipeline))
-        if isinstance(node, (If, With, Range)):
+        if isinstance(node, Branch):
             yield from _thinking_places(node.body, within)
-            yield from _thinking_places(node.otherwise, within)
+            yield from _thinking_places(node.otherwise or [], within)
 
 
 def _pipeline(node: Node) -> Pipeline | None:
-    if isinstance(node, If):
-        return node.condition
-    if isinstance(node, (With, Range)):
-        return node.value
-    if isinstance(node, Output):
+    if isinstance(node, (Branch, Output)):
         return node.pipeline
     return node.argument if isinstance(node, Call) else None
 
@@ -85,10 +81,9 @@ def _fields(pipeline: Pipeline) -> Iterator[Field]:
     for command in pipeline.commands:
         for operand in command.operands:
             if isinstance(operand, Field):
-                if operand.base is None and operand.names:
-                    yield operand
-                elif isinstance(operand.base, Pipeline) and not operand.names:
-                    yield from _fields(operand.base)
+                yield operand
+            elif isinstance(operand, Pipeline):
+                yield from _fields(operand)
 
 
 def _uses(pipeline: Pipeline, name: str) -> bool:
@@ -106,15 +101,15 @@ def call_tag(tree: Tree) -> CallTag:
     return CallTag(tag, behind.replace("\r\n", "\n").rpartition("}")[2].strip())
 
 
-def _calls_block(nodes: list[Node]) -> If | None:
+def _calls_block(nodes: list[Node]) -> Branch | None:
     for node in nodes:
-        if isinstance(node, If):
-            operands = [operand for command in node.condition.commands for operand in command.operands]
-            fields = [operand for operand in operands if isinstance(operand, Field) and operand.base is None]
+        if isinstance(node, Branch) and node.kind == "if":
+            operands = [operand for command in node.pipeline.commands for operand in command.operands]
+            fields = [operand for operand in operands if isinstance(operand, Field)]
             if any("ToolCalls" in field.names for field in fields):
                 return node
-        if isinstance(node, (If, With, Range)):
-            found = _calls_block(node.body) or _calls_block(node.otherwise)
+        if isinstance(node, Branch):
+            found = _calls_block(node.body) or _calls_block(node.otherwise or [])
             if found is not None:
                 return found
     return None
@@ -126,10 +121,10 @@ def _first_text(nodes: list[Node]) -> tuple[str | None, bool]:
         if isinstance(node, Text):
             if node.text.strip():
                 return node.text, True
-        elif isinstance(node, (If, With, Range)):
+        elif isinstance(node, Branch):
             text, _ = _first_text(node.body)
             if text is None:
-                text, _ = _first_text(node.otherwise)
+                text, _ = _first_text(node.otherwise or [])
             return text, True
         elif isinstance(node, Output):
             return None, True
@@ -142,7 +137,7 @@ def _texts_behind(nodes: list[Node]) -> list[str]:
     for node in nodes:
         if isinstance(node, Text):
             texts.append(node.text)
-        elif isinstance(node, (If, With, Range)):
+        elif isinstance(node, Branch):
             texts = _texts_behind(node.body) if _has_value(node.body) else texts
         elif _is_value(node):
             texts = []
@@ -156,6 +151,6 @@ def _is_value(node: Node) -> bool:
 def _has_value(nodes: list[Node]) -> bool:
     return any(
         _is_value(node)
-        or (isinstance(node, (If, With, Range)) and (_has_value(node.body) or _has_value(node.otherwise)))
+        or (isinstance(node, Branch) and (_has_value(node.body) or _has_value(node.otherwise or [])))
         for node in nodes
     )

@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
 from record_templates import asks  # noqa: E402
 
+from ollamapy.prompt.template_tags import thinking_tags  # noqa: E402
 from ollamapy.prompt.well_known import WELL_KNOWN, edit_distance, recognize  # noqa: E402
 
 ANSWERS = json.loads((GOLDEN / "templates" / "answers.json").read_text("utf-8"))
@@ -148,13 +149,13 @@ def test_older_templates_run_once_per_exchange() -> None:
 
 
 def test_thinking_is_seen_in_the_loop_over_messages() -> None:
-    def tags(inner: str) -> tuple[str, str]:
-        return GoTemplate(f"{{{{ range .Messages }}}}{inner}{{{{ end }}}}").thinking_tags
+    def tags(inner: str) -> tuple[str, str] | None:
+        return thinking_tags(parse(f"{{{{ range .Messages }}}}{inner}{{{{ end }}}}"))
 
     assert tags("{{ if .Thinking }}<t> {{ .Thinking }} </t>{{ end }}") == ("<t>", "</t>")
-    assert tags("{{ if .Thinking }}{{ .Thinking }} </t>{{ end }}") == ("", "</t>")
-    assert tags("{{ .Content }}") == ("", "")
-    assert GoTemplate("<t>{{ .Thinking }}</t>").thinking_tags == ("", "")
+    assert tags("{{ if .Thinking }}{{ .Thinking }} </t>{{ end }}") is None
+    assert tags("{{ .Content }}") is None
+    assert thinking_tags(parse("<t>{{ .Thinking }}</t>")) is None
     assert "thinking" in GoTemplate("{{ range .Messages }}<t>{{ .Thinking }}</t>{{ end }}").capabilities
 
 

@@ -19,7 +19,9 @@ from ollamapy.prompt.gotemplate.formatting import (
     pad,
 )
 from ollamapy.prompt.gotemplate.values import (
+    ANY_SLICE,
     NIL,
+    STRING_MAP,
     UINT8,
     Byte,
     Map,
@@ -54,6 +56,19 @@ def sprint(values: Sequence[Any], charge: Charge) -> str:
         printer.argument(value, "v")
         was_string = is_string
     return printer.text()
+
+
+def show(value: Any) -> str:
+    """Decoded JSON as %v prints it; integers as they are."""
+    return sprint([_typed(value)], lambda characters: None)
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Map(STRING_MAP, {key: _typed(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return Slice(ANY_SLICE, [_typed(item) for item in value])
+    return value
 
 
 def sprintln(values: Sequence[Any], charge: Charge) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ollamapy.prompt.gotemplate.functions import show
+from ollamapy.prompt.gotemplate.printing import show
 from ollamapy.prompt.renderers.conversation import Property, Tool
 from ollamapy.prompt.renderers.gemma_values import Notation
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ollamapy.prompt.gotemplate.functions import show
+from ollamapy.prompt.gotemplate.printing import show
 
 
 @dataclass(frozen=True)

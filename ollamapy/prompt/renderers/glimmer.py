@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from ollamapy.prompt.go_values import to_json
-from ollamapy.prompt.gotemplate.functions import show
+from ollamapy.prompt.gotemplate.printing import show
 from ollamapy.prompt.renderers.conversation import Call, Think, Turn
 from ollamapy.prompt.renderers.images import with_images
 from ollamapy.prompt.renderers.registry import Tools, Turns, register

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from ollamapy.prompt.go_values import quote, to_json, trim
-from ollamapy.prompt.gotemplate.functions import show
+from ollamapy.prompt.gotemplate.printing import show
 from ollamapy.prompt.renderers.conversation import Property, Think, Tool, Turn, plain_properties
 from ollamapy.prompt.renderers.images import with_images
 from ollamapy.prompt.renderers.qwen3_coder import CALL_FORM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ollamapy.prompt.go_values import generic, to_json
-from ollamapy.prompt.gotemplate.functions import show
+from ollamapy.prompt.gotemplate.printing import show
 from ollamapy.prompt.renderers.conversation import Call, Property, Think, Tool
 from ollamapy.prompt.renderers.registry import Tools, Turns, register
 
