@@ -34,6 +34,7 @@ class Source:
 
     config: ModelConfig
     layers: list[Layer]
+    imported: bool = False  # whether the weights came as files
     notes: dict[str, str] = field(default_factory=dict)  # by digest: a line in place of the usual one
 
 
@@ -47,18 +48,19 @@ def read_source(store: Store, asked: CreateRequest, report: Report) -> Source:
     if is_server_path(asked.from_name):
         report("copying GGUF")
         digest, _ = store.blobs.add(_file_blocks(Path(asked.from_name).expanduser()))
-        return _gguf_source(store, digest, report)
+        report("parsing GGUF")
+        return _gguf_source(store, digest)
     if asked.from_name:
         return _model_source(store, asked.from_name)
     assert asked.files is not None
-    kind = _kind(store, asked.files)
-    if kind == "safetensors":
+    if _kind(store, asked.files) == "safetensors":
         report("converting model")
         digest, _ = store.blobs.add(convert_model(blob_files(store, asked.files)))
-        return _gguf_source(store, digest, report, parse=False)
+        return _gguf_source(store, digest)
     if len(asked.files) != 1:
         raise RequestError("a model of several GGUF files is not supported by this server")
-    return _gguf_source(store, _existing(store, next(iter(asked.files.values()))), report)
+    report("parsing GGUF")
+    return _gguf_source(store, _gguf(store, next(iter(asked.files.values()))))
 
 
 def _model_source(store: Store, name: str) -> Source:
@@ -73,31 +75,34 @@ def _model_source(store: Store, name: str) -> Source:
     return Source(msgspec.structs.replace(stored.config), layers)
 
 
-def _gguf_source(store: Store, digest: str, report: Report, parse: bool = True) -> Source:
-    if parse:
-        report("parsing GGUF")
-    kind = GGUFFile(str(store.blobs.existing(digest))).get("general.type")
-    if kind == "adapter":
+def _gguf_source(store: Store, digest: str) -> Source:
+    """Raises RequestError, GGUFError."""
+    if GGUFFile(str(store.blobs.existing(digest))).get("general.type") == "adapter":
         raise RequestError("the file is an adapter: it needs a model in FROM")
     imported = model_layers(store, digest)
-    report("verifying conversion")
     notes = {}
     for layer in imported.layers:
         if layer.kind == "template" and imported.recognized:
             notes[layer.digest] = f"using autodetected template {imported.recognized}"
-    return Source(imported.config, imported.layers, notes)
+    return Source(imported.config, imported.layers, True, notes)
 
 
 def _kind(store: Store, files: Mapping[str, str]) -> str:
-    """safetensors or gguf, by the names of the files and by how they begin. Raises RequestError."""
-    if any(name.endswith(".safetensors") for name in files):
-        return "safetensors"
-    for name, digest in files.items():
-        if is_gguf(store.blobs.existing(_existing(store, digest))):
-            return "gguf"
-        if name.endswith(".gguf"):
-            raise RequestError("supplied file was not in GGUF format")
+    """safetensors or gguf, by the names of the files, else by how they begin. Raises RequestError."""
+    for kind in ("safetensors", "gguf"):
+        if any(name.endswith(f".{kind}") for name in files):
+            return kind
+    if any(is_gguf(store.blobs.existing(_existing(store, digest))) for digest in files.values()):
+        return "gguf"
     raise RequestError("unknown type")
+
+
+def _gguf(store: Store, text: str) -> str:
+    """The digest of an uploaded GGUF. Raises RequestError for another file, ServerError for none."""
+    digest = _existing(store, text)
+    if not is_gguf(store.blobs.existing(digest)):
+        raise RequestError("supplied file was not in GGUF format")
+    return digest
 
 
 def _existing(store: Store, text: str) -> str:
@@ -132,12 +137,12 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
 
 
-def read_adapter(store: Store, files: Mapping[str, str], source: Source) -> Layer:
+def read_adapter(store: Store, files: Mapping[str, str], report: Report) -> Layer:
     """The layer of an adapter. Raises RequestError."""
-    if any(name.endswith(".safetensors") for name in files):
+    if _kind(store, files) == "safetensors":
         raise RequestError("adapters in safetensors format are not supported: convert the adapter to GGUF")
     if len(files) > 1:
         raise RequestError("only one adapter is currently supported")
-    if _kind(store, files) != "gguf":
-        raise RequestError("unknown type")
+    report("parsing GGUF")
+    _gguf(store, next(iter(files.values())))
     raise RequestError("adapters are not supported by this server")

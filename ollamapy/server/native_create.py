@@ -135,7 +135,7 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
         remote = Source(_remote_config(asked), []) if asked.remote_host else None
         source = remote or read_source(store, asked, report)
         if asked.adapters is not None and remote is None:
-            source.layers.append(read_adapter(store, asked.adapters, source))
+            source.layers.append(read_adapter(store, asked.adapters, report))
         if asked.quantization:
             if source.config.file_type not in _UNQUANTIZED:
                 raise ServerError("quantization is only supported for F16, BF16 and F32 models")
@@ -151,6 +151,8 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
         if asked.messages:
             kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
             made.replace("messages", json.dumps(kept, ensure_ascii=False))
+        if source.imported:
+            report("verifying conversion")
         for layer in made.layers:
             report(made.line(layer))
         report("writing manifest")

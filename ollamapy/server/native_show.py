@@ -75,7 +75,9 @@ def describe_texts(stored: StoredModel, template: str, asked: ShowRequest) -> di
         value["system"] = system
     value["details"] = details(stored)
     if stored.messages:
-        value["messages"] = stored.messages
+        value["messages"] = [
+            {key: message.get(key, "") for key in ("role", "content")} for message in stored.messages
+        ]
     if stored.config.requires:
         value["requires"] = stored.config.requires
     value["modified_at"] = timestamp(int(stored.modified * 1e9))
