@@ -40,16 +40,17 @@ def schema_grammar(schema: dict[str, Any], strict: bool = False) -> str:
     strict: a keyword that cannot be enforced is refused; else it is dropped, and the log says which. Raises
     RequestError with the path of what is wrong.
     """
-    prepared, dropped = prepare(schema, strict)
-    if dropped:
-        log.warning("not enforced in a JSON schema: %s", "; ".join(dropped))
-    text = json.dumps({"grammars": [{"json_schema": rule(prepared)}]}, ensure_ascii=False)
+    text = json.dumps({"grammars": [{"json_schema": prepared_rule(schema, strict)}]}, ensure_ascii=False)
     _check_size(text)
     return text
 
 
-def rule(prepared: dict[str, Any]) -> dict[str, Any]:
-    """A schema that has been prepared, with what llguidance needs to know of JSON's white space."""
+def prepared_rule(schema: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """What of a schema is enforced, with what llguidance needs to know of JSON's white space. Raises
+    RequestError."""
+    prepared, dropped = prepare(schema, strict)
+    if dropped:
+        log.warning("not enforced in a JSON schema: %s", "; ".join(dropped))
     options = {"coerce_one_of": True, "whitespace_flexible": True, "whitespace_pattern": _WHITE_SPACE}
     return {**prepared, "x-guidance": options}
 

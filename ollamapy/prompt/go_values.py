@@ -7,9 +7,9 @@ keys.
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 from typing import Any
 
+from ollamapy.prompt.gotemplate.formatting import json_float
 from ollamapy.types import RequestError
 
 SPACE = (
@@ -20,17 +20,6 @@ SPACE = (
 
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "\u2028\u2029"}
 _HTML = _ESCAPED | {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
-_QUOTED = {
-    '"': '\\"',
-    "\\": "\\\\",
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-}
 
 
 class OrderedMap(dict[str, Any]):
@@ -70,7 +59,7 @@ def _write(value: Any, html: bool, marks: tuple[str, str], indent: int, line: st
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).translate(_HTML if html else _ESCAPED)
     if isinstance(value, float):
-        return _number(value)
+        return json_float(value)
     if not isinstance(value, (dict, list)):
         return json.dumps(value)
     html = html or isinstance(value, OrderedMap)
@@ -87,28 +76,3 @@ def _write(value: Any, html: bool, marks: tuple[str, str], indent: int, line: st
     if not indent or not items:
         return opening + comma.join(items) + closing
     return opening + inner + (comma + inner).join(items) + line + closing
-
-
-def _number(value: float) -> str:
-    """A float64 with the fewest digits, and an exponent below 1e-6 and from 1e21."""
-    number = Decimal(repr(value)).normalize()
-    exponent = number.adjusted()
-    if value and not -6 <= exponent < 21:
-        return f"{number.scaleb(-exponent):f}e{exponent:+d}"
-    return f"{number:f}"
-
-
-def quote(text: str) -> str:
-    """strconv.Quote: a Go string literal."""
-    written = ['"']
-    for character in text:
-        code = ord(character)
-        if character in _QUOTED:
-            written.append(_QUOTED[character])
-        elif character == " " or character.isprintable():
-            written.append(character)
-        elif code < 0x20 or code == 0x7F:
-            written.append(f"\\x{code:02x}")
-        else:
-            written.append(f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
-    return "".join([*written, '"'])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ollamapy.prompt.parsers import Content, Parser, Piece, Setup, Thinking, ToolCall
+from ollamapy.prompt.parsers.forced import forced_parser
 from ollamapy.prompt.parsers.generic import GenericParser
 from ollamapy.prompt.template_tags import Tags
 from ollamapy.server.checks import (
@@ -47,6 +48,7 @@ class Question:
     template: str = ""
     context: list[int] = field(default_factory=list)
     raw: bool = False
+    tokens: list[int] = field(default_factory=list)  # of a raw prompt, instead of its text
     images: list[str] = field(default_factory=list)
 
 
@@ -62,6 +64,8 @@ class Asked:
     think: Any = None  # bool, "low", "medium", "high", "max"; None: not said
     relax_thinking: bool = False  # a model that cannot think answers without, instead of refusing
     grammar: str | None = None  # what the answer, after a thought, has to match (server/formats.py)
+    forced: bool = False  # the grammar is one of tool calls (prompt/parsers/forced.py)
+    branch: int = 0  # of several answers to one prompt
     keep_alive: float | None = None
     truncate: bool = True
     shift: bool = True
@@ -123,6 +127,7 @@ class Conversation:
             check_images(message.images)
         if question is not None:
             check_images(question.images)
+        self.prompt_length = 0  # tokens of the prompt, once replies have begun
         self._turns: list[Turn] = []
         self._parser: Parser | None = None
         self._render: Callable[[list[Turn]], str] | None = None
@@ -131,7 +136,7 @@ class Conversation:
     def is_empty(self) -> bool:
         """Whether it asks nothing: it loads the model, or with keep_alive 0 lets it go."""
         question = self.asked.question
-        return not self.asked.messages if question is None else not question.prompt
+        return not self.asked.messages if question is None else not (question.prompt or question.tokens)
 
     async def load_or_unload(self) -> DoneReason:
         """Does what an empty conversation asks for."""
@@ -148,6 +153,17 @@ class Conversation:
             prompt = await self._prompt(loaded)
             return prompt.text, _images(self._turns[prompt.start :])
 
+    async def prompt_tokens(self) -> list[int]:
+        """The prompt as the model would get it."""
+        self._prepare()
+        async with self._resident() as loaded:
+            return (await self._prompt(loaded)).tokens
+
+    async def decoded(self, tokens: list[int]) -> str:
+        """The text of tokens. Raises RequestError for one that the model does not know."""
+        async with self._resident() as loaded:
+            return decoded(loaded, tokens)
+
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """The answer. Closing the generator ends its work. Raises RequestError, EngineError."""
         self._prepare()
@@ -158,6 +174,7 @@ class Conversation:
             prompt = await self._prompt(loaded)
             parser = self._parser
             parser_input: list[str] = []
+            self.prompt_length = len(prompt.tokens)
             limits = Limits(asked.truncate, asked.shift, asked.logprobs)
             constraint = None
             if asked.grammar is not None:
@@ -170,6 +187,7 @@ class Conversation:
                 visible_tokens(loaded, parser),
                 asked.client,
                 constraint,
+                asked.branch,
             )
             async with generation as running:
                 async for delta in running.deltas:
@@ -208,6 +226,8 @@ class Conversation:
             setup = Setup(self.asked.tools, self.think, self._turns[-1])
             self._parser = parser = self.model.parser(setup)
             tools = [dict(tool) for tool in parser.tools] if self.asked.tools else None
+            if self.asked.forced:
+                self._parser = forced_parser(parser, setup)
             self._render = lambda turns: self.model.render_chat(turns, tools, self.think)
         if self._render is not None:
             self._parser.follow(self._render(self._turns))
@@ -219,6 +239,8 @@ class Conversation:
             earlier = earlier_text(loaded, asked.question.context)
         if self._render is None:
             assert asked.question is not None
+            if asked.question.tokens:
+                return Fitted("", asked.question.tokens, 0)
             text = earlier + asked.question.prompt
             return Fitted(text, await tokenize(loaded, text), 0)
         render = self._render
@@ -230,7 +252,7 @@ def read(parser: Parser, delta: Delta) -> Reply:
     """What a delta of the engine says."""
     pieces = parser.push(delta.text) if delta.text else []
     if delta.done_reason is not None:
-        pieces += parser.finish()
+        pieces += parser.finish(cut=delta.done_reason == "length")
     return Reply(
         pieces=pieces,
         logprobs=delta.logprobs,
@@ -346,8 +368,13 @@ def earlier_text(loaded: LoadedModel, context: list[int]) -> str:
     tokenizer = loaded.tokenizer
     if tokenizer.add_bos and context and context[0] == tokenizer.bos:
         context = context[1:]
+    return decoded(loaded, context)
+
+
+def decoded(loaded: LoadedModel, tokens: list[int]) -> str:
+    """The text of tokens that a request brings. Raises RequestError."""
     try:
-        data: bytes = tokenizer.decode(context, True)
+        data: bytes = loaded.tokenizer.decode(tokens, True)
     except (ValueError, OverflowError, TypeError):
         raise RequestError("context has a token that the model does not know") from None
     return data.decode("utf-8", "replace")

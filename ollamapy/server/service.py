@@ -17,6 +17,10 @@ from ollamapy.server.errors import OverloadedError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
+from ollamapy.store.registry.download import Downloads
+from ollamapy.store.registry.http import Patience
+from ollamapy.store.registry.key import RegistryKey
+from ollamapy.store.registry.pull import Transfers
 from ollamapy.store.store import Store
 from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest
 
@@ -72,6 +76,13 @@ class Service:
         self.engine = engine
         self.residency = Residency(
             engine, settings.keep_alive, settings.max_loaded_models, settings.load_timeout
+        )
+        self.transfers = Transfers(
+            store,
+            Downloads(store.blobs),
+            lambda: RegistryKey.load(settings.key_folder),
+            Patience(),
+            settings.prune,
         )
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -83,6 +83,8 @@ class Parser(ABC):
 
     has_tools: ClassVar[bool] = False
     has_thinking: ClassVar[bool] = False
+    thought_tags: ClassVar[tuple[str, str] | None] = None
+    """what a thought stands between; the first one is the end of the prompt where in_thought"""
     visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
 
@@ -92,10 +94,10 @@ class Parser(ABC):
         """the tools as the prompt shall offer them"""
         self.unfinished_call = False
         """whether the text ended inside a call"""
-        self.thought: tuple[str, str] | None = None
+        self.in_thought = self._in_thought()
+        """whether the prompt ends inside of a thought"""
+        self.thought = self.thought_tags if self.in_thought or self._may_think() else None
         """tags of a thought that may come before the answer, which a grammar leaves free"""
-        self.in_thought = False
-        """whether the prompt ends inside of it"""
         self._text = ""
         self._ended = False
         self._cut = False
@@ -137,6 +139,14 @@ class Parser(ABC):
     def _thinks(self) -> bool:
         """Whether the request asks for a thought."""
         return bool(self.setup.think)
+
+    def _in_thought(self) -> bool:
+        """Whether the prompt of this request ends inside of a thought."""
+        return False
+
+    def _may_think(self) -> bool:
+        """Whether the model may begin a thought by itself that the parser takes for one."""
+        return False
 
     @property
     def _goes_on(self) -> bool:

@@ -37,6 +37,7 @@ def _actions(text: str) -> list[ToolCall]:
 class CohereParser(Parser):
     has_tools = True
     has_thinking = True
+    thought_tags = (_THINK, _TEXT)  # a grammar's text begins with the block of text
     visible = (
         _THINK, _THINK_END, _TEXT, _TEXT_END, _RESPONSE, _RESPONSE_END, _ACTION, _ACTION_END
     )  # fmt: skip
@@ -55,6 +56,9 @@ class CohereParser(Parser):
                 yield from self._action_block()
             if self._ended and not self._text:
                 return
+
+    def _in_thought(self) -> bool:
+        return not self._goes_on
 
     def _action_block(self) -> Reading:
         text = yield from self._inside(_ACTION_END)

@@ -17,10 +17,11 @@ OUTPUT, OUTPUT_END = "<｜tool▁output▁begin｜>", "<｜tool▁output▁end�
 class DeepSeek3Parser(Parser):
     has_tools = True
     has_thinking = True
+    thought_tags = ("<think>", THINK_END)
     visible: Sequence[str] = (THINK_END, CALLS, CALLS_END, CALL, CALL_END, SEPARATOR, OUTPUT, OUTPUT_END)
 
     def read(self) -> Reading:
-        if self._in_thought():
+        if self.in_thought:
             yield from self._upto(Thinking, THINK_END, trim=True)
         yield from self._content()
 

@@ -42,8 +42,7 @@ class Gemma4NoThinkingParser(Parser):
     visible = (_THINK, _THINK_END, _CALL, _CALL_END, _RESPONSE, _MARK)
 
     def read(self) -> Reading:
-        last = self.setup.last
-        if self._told and last is not None and last.get("role") == "tool":
+        if self.in_thought:
             yield from self._thought()
         while (tag := (yield from self._upto(Content, _THINK, _CALL, trim="at once"))) is not None:
             if tag == _CALL:
@@ -80,3 +79,11 @@ class Gemma4NoThinkingParser(Parser):
 
 class Gemma4Parser(Gemma4NoThinkingParser):
     has_thinking = True
+    thought_tags = (_THINK, _THINK_END)
+
+    def _in_thought(self) -> bool:
+        last = self.setup.last  # behind a tool's result the prompt goes on with the thought before the call
+        return self._thinks and last is not None and last.get("role") == "tool"
+
+    def _may_think(self) -> bool:
+        return self._thinks

@@ -21,6 +21,7 @@ _PARAMETER = re.compile(r'<atem:parameter name="([^"]*)">(.*?)</atem:parameter>'
 class GlimmerParser(Parser):
     has_tools = True
     has_thinking = True
+    thought_tags = ("to=self" + _MESSAGE, "to=user" + _MESSAGE)  # a grammar's text is for the user
     visible = (_START, _MESSAGE, *_ENDS)
 
     def read(self) -> Reading:
@@ -33,6 +34,9 @@ class GlimmerParser(Parser):
                 yield from self._upto(Thinking if wanted else None, *_ENDS, _HEADER)
             else:
                 yield from self._message(self._resolved(recipient))
+
+    def _in_thought(self) -> bool:
+        return True
 
     def _header(self) -> Generator[Piece | None, None, str | None]:
         """To whom the next message goes, None when there is no header."""

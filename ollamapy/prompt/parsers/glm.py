@@ -49,10 +49,11 @@ class GLMParser(Parser):
     """The family; who thinks has `<think>` in the prompt or writes it."""
 
     has_tools = True
+    thought_tags = (THINK, THINK_END)
     visible = (THINK, THINK_END, CALL, CALL_END, *TAGS)
 
     def read(self) -> Reading:
-        thought = self._in_thought()
+        thought = self.in_thought
         if not thought and (yield from self._echo(THINK)):
             thought = True
             yield from self._skip_blanks()
@@ -61,9 +62,8 @@ class GLMParser(Parser):
         while (yield from self._upto(Content, CALL, trim=True)) is not None:
             yield from self._call()
 
-    def _in_thought(self) -> bool:
-        """Whether the prompt has opened a thought."""
-        return False
+    def _may_think(self) -> bool:
+        return True
 
     def _call(self) -> Reading:
         text = yield from self._inside(CALL_END)

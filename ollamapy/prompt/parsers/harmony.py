@@ -25,6 +25,7 @@ def identifier(name: str) -> str:
 class HarmonyParser(Parser):
     has_tools = True
     has_thinking = True
+    thought_tags = (_CHANNEL + "analysis" + _MESSAGE, _CHANNEL + "final" + _MESSAGE)
     visible = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
 
     def __init__(self, setup: Setup) -> None:
@@ -65,6 +66,9 @@ class HarmonyParser(Parser):
             channel = ""
             if (yield from self._upto(None, _START)) is None:
                 return
+
+    def _in_thought(self) -> bool:
+        return self._begun()[0] != "final"
 
     def _begun(self) -> tuple[str, str]:
         """The channel of the message that the request begins."""

@@ -18,15 +18,22 @@ _ALIASES = {"read_file": "read", "write_file": "write", "edit_file": "edit", "we
 class LagunaParser(Parser):
     has_tools = True
     has_thinking = True
+    thought_tags = (THINK, THINK_END)
     visible = (THINK, THINK_END, CALL, CALL_END, _USER, _USER_END, *TAGS)
 
     def read(self) -> Reading:
-        if self._thinks and not self._continues():
+        if self.in_thought:
             if not (yield from self._echo(THINK)):
                 yield from self._skip_blanks()
             yield from self._thought()
         yield from self._skip_blanks()  # only here: behind a thought within the content they are text
         yield from self._content()
+
+    def _in_thought(self) -> bool:
+        return self._thinks and not self._continues()
+
+    def _may_think(self) -> bool:
+        return self._thinks
 
     def _continues(self) -> bool:
         """Whether the prompt goes on with the assistant's last message, behind its thought."""

@@ -21,7 +21,7 @@ class LFM2Parser(Parser):
     visible = (_THINK, _THINK_END, _CALLS, _CALLS_END)
 
     def read(self) -> Reading:
-        if self.has_thinking and self._thinks and not self._goes_on:
+        if self.thought is not None:
             thinks = yield from self._echo(_THINK)
             yield from self._skip_blanks()
             if thinks and (yield from self._upto(Thinking, _THINK_END, trim=True)) is not None:
@@ -46,3 +46,7 @@ class LFM2Parser(Parser):
 
 class LFM2ThinkingParser(LFM2Parser):
     has_thinking = True
+    thought_tags = (_THINK, _THINK_END)
+
+    def _may_think(self) -> bool:
+        return self._thinks and not self._goes_on

@@ -8,6 +8,6 @@ from ollamapy.prompt.parsers.qwen35 import Qwen35Parser
 
 class Nemotron3NanoParser(Qwen35Parser):
     def read(self) -> Reading:
-        if (self.setup.think is None or self._thinks) and not self._goes_on:
+        if self.in_thought:
             yield from self._skip_blanks()
         yield from super().read()

@@ -9,9 +9,13 @@ _THINK_END = "</think>"
 
 class Olmo3ThinkParser(Parser):
     has_thinking = True
+    thought_tags = ("<think>", _THINK_END)
     visible = (_THINK_END,)
 
     def read(self) -> Reading:
-        if not self._goes_on:
+        if self.in_thought:
             yield from self._upto(Thinking, _THINK_END, trim=True)
         yield from self._rest(Content)
+
+    def _in_thought(self) -> bool:
+        return not self._goes_on

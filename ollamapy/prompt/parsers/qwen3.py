@@ -15,7 +15,7 @@ class Qwen3Parser(Parser):
 
     def read(self) -> Reading:
         tag: str | None = None
-        if self._in_thought():
+        if self.in_thought:
             yield from self._echo(_THINK)
             tag = yield from self._upto(Thinking, _THINK_END, _CALL, trim=True)
             if tag == _THINK_END:
@@ -26,10 +26,6 @@ class Qwen3Parser(Parser):
             tag = yield from self._upto(Content, _CALL, trim=True)
             if tag is None:
                 return
-
-    def _in_thought(self) -> bool:
-        """Whether the prompt has opened a thought."""
-        return False
 
     def _call(self) -> Reading:
         text = yield from self._inside(_CALL_END)
@@ -52,6 +48,7 @@ class Qwen3Parser(Parser):
 
 class Qwen3ThinkingParser(Qwen3Parser):
     has_thinking = True
+    thought_tags = (_THINK, _THINK_END)
 
     def _in_thought(self) -> bool:
         return self.setup.think is None or self._thinks

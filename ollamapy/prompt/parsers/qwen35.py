@@ -12,10 +12,11 @@ _THINK, _THINK_END = "<think>", "</think>"
 
 class Qwen35Parser(Qwen3CoderParser):
     has_thinking = True
+    thought_tags = (_THINK, _THINK_END)
     visible: Sequence[str] = (_THINK, _THINK_END, CALL, CALL_END)
 
     def read(self) -> Reading:
-        if (self.setup.think is None or self._thinks) and not self._goes_on:
+        if self.in_thought:
             if (yield from self._echo(_THINK)):
                 yield from self._skip_blanks()
             tag = yield from self._upto(Thinking, _THINK_END, CALL, trim=True)
@@ -24,3 +25,6 @@ class Qwen35Parser(Qwen3CoderParser):
             elif tag is not None:
                 yield from self._skip_blanks()
         yield from super().read()
+
+    def _in_thought(self) -> bool:
+        return (self.setup.think is None or self._thinks) and not self._goes_on

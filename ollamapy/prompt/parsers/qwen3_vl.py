@@ -15,7 +15,7 @@ class Qwen3VLParser(Parser):
 
     def read(self) -> Reading:
         tag: str | None = None
-        if self.has_thinking and not self._goes_on:
+        if self.in_thought:
             tag = yield from self._upto(Thinking, _THINK_END, _CALL, trim=True)
             if tag == _THINK_END:
                 yield from self._skip_blanks()
@@ -47,3 +47,7 @@ class Qwen3VLParser(Parser):
 
 class Qwen3VLThinkingParser(Qwen3VLParser):
     has_thinking = True
+    thought_tags = ("<think>", _THINK_END)
+
+    def _in_thought(self) -> bool:
+        return not self._goes_on

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ollamapy.prompt.go_values import quote, to_json, trim
+from ollamapy.prompt.go_values import to_json, trim
+from ollamapy.prompt.gotemplate.formatting import quote
 from ollamapy.prompt.gotemplate.printing import show
 from ollamapy.prompt.renderers.conversation import Property, Think, Tool, Turn, plain_properties
 from ollamapy.prompt.renderers.images import with_images
