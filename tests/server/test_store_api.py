@@ -209,7 +209,8 @@ def test_create_from_safetensors(scripted: RunningServer) -> None:
 def test_licenses_add_up_and_the_rest_replaces(scripted: RunningServer) -> None:
     client = ollama.Client(scripted.url)
     client.create("one", from_="echo", license=["A", "B"], system="first")
-    client.create("two", from_="one", license="C", system="second", requires="0.1.0", renderer="cogito")
+    body = {"model": "two", "from": "one", "license": "C", "system": "second", "requires": "0.1.0"}
+    assert post(scripted, "/api/create", {**body, "renderer": "cogito", "stream": False}).status_code == 200
     shown = post(scripted, "/api/show", {"model": "two", "options": {"top_k": 9}}).json()
     assert (shown["license"], shown["system"], shown["requires"]) == ("A\nB\nC", "second", "0.1.0")
     for line in ("LICENSE C", "SYSTEM second", "RENDERER cogito", "REQUIRES 0.1.0", "PARAMETER top_k 9"):
