@@ -75,6 +75,7 @@ def describe_texts(stored: StoredModel, template: str, asked: ShowRequest) -> di
         value["system"] = system
     value["details"] = details(stored)
     if stored.messages:
+        # their calls and tools are kept, but Ollama does not show them
         value["messages"] = [
             {key: message.get(key, "") for key in ("role", "content")} for message in stored.messages
         ]
