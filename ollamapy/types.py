@@ -45,6 +45,7 @@ class GenerationRequest:
         True  # when the prompt exceeds num_ctx: cut it the same way, else raise ContextLengthError
     )
     logprobs: int = -1  # < 0: none; n >= 0: the token's own and the n best
+    client: str = ""  # who asks: the device is shared fairly among clients
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 // The pages of a model: one pool per layer group. Which page holds what is decided above (ollamapy/engine).
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,6 +35,11 @@ class KVCache {
     const std::vector<int64_t>& pages() const { return pages_; }
     uint16_t* pool(int group) const { return pools_[group].as<uint16_t>(); }
     int64_t stride(int group) const { return strides_[group]; }
+    void copy_page(int group, int64_t from, int64_t to) const {
+        uint16_t* const pages = pool(group);
+        const int64_t n = strides_[group];
+        std::copy_n(pages + from * n, n, pages + to * n);
+    }
     size_t nbytes() const {
         size_t total = 0;
         for (const AlignedBuffer& pool : pools_) total += pool.bytes();

@@ -20,15 +20,18 @@ class Engine:
         max_sequences: int = 64,
         kv_memory: int | None = None,
         isa: str = "",
+        prefix_cache: bool = True,
     ) -> None:
         """threads 0: as many as this process has CPUs. prefill_chunk: prompt rows in a step; max_sequences:
         requests of a model that run at once. kv_memory: bytes of KV pages for each model; None takes a share
-        of what is available when the model is loaded. isa: the instruction set, "" the widest."""
+        of what is available when the model is loaded. isa: the instruction set, "" the widest.
+        prefix_cache: whether requests share the KV pages of equal beginnings."""
         self._threads = threads
         self._isa = isa
         self._prefill_chunk = prefill_chunk
         self._max_sequences = max_sequences
         self._kv_memory = kv_memory
+        self._prefix_cache = prefix_cache
         self._models: list[Model] = []
         self._device: _core.Device | None = None
         self._runner: _core.Runner | None = None
@@ -63,7 +66,7 @@ class Engine:
         parts = await asyncio.to_thread(read_parts, path, device, settings)
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
-        settings = Settings(self._prefill_chunk, self._max_sequences, self._kv_budget())
+        settings = Settings(self._prefill_chunk, self._max_sequences, self._kv_budget(), self._prefix_cache)
         model = Model(parts, settings, loop)
         self._models.append(model)
         return model
