@@ -262,8 +262,8 @@ class SamplingParams:
     """How a token is drawn, in Ollama's order: penalties, top_k, typical_p, top_p, min_p, temperature.
 
     temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position).
-    logprobs < 0: none; n >= 0: the chosen token's and the n best, of the model before all of these. Raises
-    ValueError for values out of range or NaN.
+    logprobs < 0: none; n >= 0: the chosen token's and the n best, of the model before all of these. logit_bias:
+    (token, what is added to its logit before the penalties). Raises ValueError for values out of range or NaN.
     """
 
     def __init__(
@@ -281,19 +281,34 @@ class SamplingParams:
         seed: int = 0,
         branch: int = 0,
         logprobs: int = -1,
+        logit_bias: SequenceOf[tuple[int, float]] = (),
     ) -> None: ...
 
 def sample(
-    logits: NDArray[np.float32], history: SequenceOf[int], params: SamplingParams, position: int
+    logits: NDArray[np.float32],
+    history: SequenceOf[int],
+    params: SamplingParams,
+    position: int,
+    mask: NDArray[np.uint32] | None = None,
 ) -> tuple[int, float, list[tuple[int, float]]]:
-    """One draw outside a step: (token, its logprob or nan, the top logprobs). Raises ValueError for NaN logits."""
+    """One draw outside a step: (token, its logprob or nan, the top logprobs). mask: uint32 words, bit i % 32 of word
+    i / 32 says whether token i may be drawn. Raises ValueError for NaN logits and for a mask that leaves nothing."""
 
 @final
 class Sequence:
     """Tokens of one request in the core: the prompt, then what was sampled. The device thread appends to it, so a
     step may be planned before the token it starts from is known."""
 
-    def __init__(self, tokens: SequenceOf[int], sampling: SamplingParams | None = None) -> None: ...
+    def __init__(
+        self, tokens: SequenceOf[int], sampling: SamplingParams | None = None, constrained: bool = False
+    ) -> None:
+        """constrained: its tokens are drawn from masks, one for each position. A step that finds none waits some
+        milliseconds, then reports the item as late and leaves the sequence as it is."""
+    def set_mask(self, position: int, mask: NDArray[np.uint32]) -> None:
+        """Which tokens may stand at position, uint32 words as sample() has them. It is copied. Raises ValueError
+        for a sequence that is not constrained."""
+    def close_mask(self) -> None:
+        """No mask will come any more: its items are late at once."""
     def set_page(self, group: int, index: int, page: int) -> None:
         """Page table entry: positions [32 index, 32 index + 32) of group lie in page; -1 drops it."""
 
@@ -331,6 +346,9 @@ class StepResult:
     def item_errors(self) -> list[tuple[int, str]]:
         """(item, why) of the items that failed by themselves (NaN logits, a token outside the vocabulary); the others
         are right."""
+    @property
+    def late(self) -> list[int]:
+        """Items that were not sampled because their mask had not come; their rows are in the pages."""
 
 @final
 class Runner:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ollamapy.engine.blocks import BlockManager, BlockTable, Match
+from ollamapy.engine.constrained import TokenMasks, Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
 from ollamapy.types import Delta, DoneReason, Usage
@@ -48,9 +49,12 @@ class Generation:
         end_tokens: frozenset[int],
         new_sequence: Callable[[list[int], int], CoreSequence],
         blocks: BlockManager,
+        masks: TokenMasks | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         """client: who asks, for fairness. new_sequence(tokens, branch) makes the core's sequence; a new branch
-        draws other random numbers."""
+        draws other random numbers. masks: of an answer that a grammar constrains, the first one ready;
+        wake() is called when a later one has come."""
         self.arrival = arrival
         self.client = client
         self.limits = limits
@@ -62,6 +66,9 @@ class Generation:
         self._end_tokens = end_tokens
         self._new_sequence = new_sequence
         self._blocks = blocks
+        self._masks = masks
+        self._wake = wake
+        self._late = False  # a mask came after its step: no more steps are planned before theirs is there
         self._deltas: deque[Delta] = deque()
         self._ready = asyncio.Event()
         self._born = time.monotonic()
@@ -69,6 +76,7 @@ class Generation:
         self._first_token: float | None = None
         self._shifts = 0
         self.sampled = 0
+        self.epoch = 0  # what was planned in an earlier one is worth nothing
         self._begin()
 
     def _begin(self) -> None:
@@ -78,12 +86,17 @@ class Generation:
         self.computed = 0
         self.length = len(self.tokens)
         self.to_sample = self.sampled
+        self.epoch += 1
+        if self._masks is not None and self._masks.ready:
+            self._deliver(self._masks.mask)
 
     # Planning
 
     @property
     def remaining(self) -> int:
         if self.finished or self.to_sample >= self.limits.num_predict or self.length >= self.limits.num_ctx:
+            return 0
+        if self._masks is not None and self._late and not self._masks.ready:
             return 0
         return self.length - self.planned
 
@@ -103,7 +116,7 @@ class Generation:
 
     def plan(self, rows: int) -> Item:
         """The next rows as an item of a step; the last one of what there is gets sampled."""
-        item = Item(self, self.table, self.planned, rows, int(rows == self.remaining))
+        item = Item(self, self.table, self.epoch, self.planned, rows, int(rows == self.remaining))
         self._blocks.commit(self.table, self.planned)
         prefilling = self.prefilling
         self.planned += rows
@@ -137,6 +150,10 @@ class Generation:
             self._end("stop")
             return
         self.tokens.append(sample.token)
+        if self._masks is not None:
+            self._masks.advance(sample.token, self._deliver, self._fail_and_wake)
+            if self.finished:
+                return
         self._blocks.drop(self.table, self.computed)
         emission = self._stream.push(sample.token, sample.logprob, sample.top)
         self._emit(emission)
@@ -144,6 +161,29 @@ class Generation:
             self._close("stop", emission.stop)
         elif self.sampled >= self.limits.num_predict or (self._at_end and not self.limits.shift):
             self._end("length")
+
+    def postpone(self, item: Item, result: CoreResult) -> None:
+        """A planned item whose mask did not come in time: its last row is computed once more, when the mask is
+        there. What was planned on it is dropped."""
+        self._blocks.confirm(item.table, item.start + item.rows)
+        if item.stale:
+            return
+        if self._first_step is None:
+            self._first_step = result.started
+        self._late = True
+        self.epoch += 1
+        self.planned = self.computed = item.start + item.rows - 1
+        self.length = len(self.tokens)
+        self.to_sample = self.sampled
+
+    def _deliver(self, mask: Words) -> None:
+        self.sequence.set_mask(len(self.tokens), mask)
+        if self._late:
+            self._wake()
+
+    def _fail_and_wake(self, error: Exception) -> None:
+        self.fail(error)
+        self._wake()
 
     @property
     def _at_end(self) -> bool:
@@ -173,13 +213,18 @@ class Generation:
 
     def fail(self, error: BaseException) -> None:
         if not self.finished:
-            self.finished = True
+            self._finish()
             self.outcome = error
             self._ready.set()
 
     def abandon(self) -> None:
         """Nobody listens any more."""
+        self._finish()
+
+    def _finish(self) -> None:
         self.finished = True
+        if self._masks is not None:
+            self.sequence.close_mask()
 
     def end_now(self, reason: DoneReason) -> None:
         """End a request that needs no step."""
@@ -203,7 +248,7 @@ class Generation:
             self._close(reason, None)
 
     def _close(self, reason: DoneReason, stop: str | None) -> None:
-        self.finished = True
+        self._finish()
         self.usage.total_ns = _nanoseconds(self._born, time.monotonic())
         self._deltas.append(Delta(done_reason=reason, stop=stop, usage=self.usage))
         self._ready.set()
@@ -220,6 +265,7 @@ class Item:
 
     owner: Generation
     table: BlockTable  # the owner's when this was planned; it may have begun anew since
+    epoch: int
     start: int
     rows: int
     outputs: int
@@ -231,7 +277,12 @@ class Item:
     @property
     def stale(self) -> bool:
         """Its owner ended, or began anew: what comes of it is dropped."""
-        return self.owner.finished or self.owner.table is not self.table
+        return self.owner.finished or self.owner.epoch != self.epoch
+
+    @property
+    def postponed(self) -> bool:
+        """It was planned on a token that has not been drawn."""
+        return self.owner.epoch != self.epoch and self.owner.table is self.table
 
     @property
     def seen(self) -> int:

@@ -109,7 +109,11 @@ class GenerationLane:
         )
         samples = {sample.item: sample for sample in result.samples}
         errors = dict(result.item_errors)
+        late = set(result.late)
         for i, item in enumerate(items):
+            if i in late:
+                item.owner.postpone(item, result)
+                continue
             if i in errors:
                 self._spoil(item, errors[i])
             item.owner.receive(item, samples.get(i), result)
@@ -131,7 +135,8 @@ class GenerationLane:
                 item.owner.fail(EngineError(error))
             else:
                 self._again(item.owner)
-        self.blocks.spoil(item.table, item.start)
+        if not item.postponed:
+            self.blocks.spoil(item.table, item.start)
         for request in [r for r in self._running if not r.finished and not r.table.intact]:
             self._again(request)
 

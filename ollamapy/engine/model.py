@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ollamapy import _core
 from ollamapy.engine.blocks import BlockManager
+from ollamapy.engine.constrained import Grammars
 from ollamapy.engine.embedding import EmbeddingLane, Text
 from ollamapy.engine.generation import Generation, Limits, shortened
 from ollamapy.engine.lane import GenerationLane
@@ -89,6 +90,7 @@ class Model:
         self._parts: Parts | None = parts
         self._settings = settings
         self._loop = loop
+        self._grammars = Grammars(parts.tokenizer)
         self._generation: GenerationLane | None = None
         self._embedding: EmbeddingLane | None = None
         self._embedding_lock = asyncio.Lock()
@@ -141,14 +143,22 @@ class Model:
     async def _generate(
         self, request: GenerationRequest, limits: Limits, prompt: list[int], seed: int
     ) -> AsyncGenerator[Delta, None]:
+        constrained = request.constraint is not None
+        masks = None if request.constraint is None else await self._grammars.masks(request.constraint)
         lane = self._generation
         if lane is None or self._parts is None:
             raise EngineError("the model was unloaded")
 
         def new_sequence(tokens: list[int], branch: int) -> CoreSequence:
-            return _core.Sequence(tokens, self._sampling(request, limits, seed, branch))
+            return _core.Sequence(tokens, self._sampling(request, limits, seed, branch), constrained)
 
-        stream = TextStream(self.tokenizer, _core.Detokenizer(self.tokenizer), request.stop, request.logprobs)
+        stream = TextStream(
+            self.tokenizer,
+            _core.Detokenizer(self.tokenizer),
+            request.stop,
+            request.logprobs,
+            request.visible,
+        )
         job = Generation(
             next(_arrivals),
             request.client,
@@ -158,6 +168,8 @@ class Model:
             self.tokenizer.eog,
             new_sequence,
             lane.blocks,
+            masks,
+            self._loop.wake,
         )
         if len(prompt) >= limits.num_ctx:
             job.end_now("length")
@@ -211,8 +223,9 @@ class Model:
                 frequency_penalty=options.frequency_penalty,
                 repeat_last_n=limits.num_ctx if options.repeat_last_n < 0 else options.repeat_last_n,
                 seed=seed,
-                branch=branch,
+                branch=request.branch << 32 | branch,
                 logprobs=request.logprobs,
+                logit_bias=list(options.logit_bias.items()),
             )
         except (ValueError, TypeError) as error:
             raise RequestError(str(error)) from error

@@ -98,7 +98,7 @@ def plan_batch(
         plan.items.append((candidate, rows))
         return True
 
-    prompts = list(waiting)
+    prompts = [candidate for candidate in waiting if candidate.remaining > 0]
     for candidate in running:
         if candidate.remaining > 1:
             prompts.append(candidate)

@@ -13,13 +13,18 @@ from ollamapy.prompt.chatml import render_chatml
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
 from ollamapy.prompt.jinja import JinjaTemplate
+from ollamapy.prompt.parsers import Parser, Setup, family
+from ollamapy.prompt.parsers.generic import GenericParser
+from ollamapy.prompt.renderers import renderer
+from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
 from ollamapy.server.errors import NotFoundError, UnsupportedError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
 
-_SERVED = ("insert",)  # of what a template has places for: calls and thoughts would need a reader of answers
+_SERVED = ("tools", "insert", "thinking")
+_GPT_OSS = ("gptoss", "gpt-oss")
 
 Think = bool | str | None
 Renderer = Callable[[list[dict[str, Any]]], str]
@@ -58,6 +63,8 @@ class ServedModel:
         source = self.facts.chat_template
         own = None if self.stored.template is None else GoTemplate(self.stored.template)
         named = self.stored.config.renderer or self.stored.config.parser  # they expect their own TEMPLATE
+        if named and own is None:
+            return GoTemplate("{{ .Prompt }}")
         if source is None or named:
             return own
         if own is None:
@@ -72,11 +79,48 @@ class ServedModel:
 
     @cached_property
     def capabilities(self) -> list[str]:
-        """Of completion, embedding, insert: what requests can ask of it here."""
+        """Of completion, embedding, tools, insert, thinking: what requests can ask of it here.
+
+        They come from the template, from the parser, and thinking from being a gpt-oss.
+        """
         if self.facts.pooled:
             return ["embedding"]
-        found = set() if self.template is None else self.template.capabilities
+        found = set() if self.template is None else self.template.capabilities - {"thinking"}
+        parser = family(self.stored.config.parser)
+        if parser is not None and parser.has_tools:
+            found.add("tools")
+        thinks = parser is not None and parser.has_thinking
+        if thinks or self.tags.thinking is not None or self.family in _GPT_OSS:
+            found.add("thinking")
         return ["completion", *(name for name in _SERVED if name in found)]
+
+    @cached_property
+    def tags(self) -> Tags:
+        """How its template writes thoughts and tool calls."""
+        if isinstance(self.template, GoTemplate):
+            tree = self.template.tree
+            return Tags(thinking_tags(tree), call_tag(tree))
+        return Tags() if self.template is None else jinja_tags(self.template.source)
+
+    @property
+    def parser_name(self) -> str:
+        """PARSER of the model, or what goes without saying; "" for none."""
+        return self.stored.config.parser or ("harmony" if self.speaks_harmony else "")
+
+    @property
+    def speaks_harmony(self) -> bool:
+        """Whether it is a gpt-oss whose TEMPLATE writes its channels."""
+        template = self.stored.template or ""
+        return self.family in _GPT_OSS and "<|start|>" in template and "<|end|>" in template
+
+    @property
+    def family(self) -> str:
+        return self.stored.config.model_family or self.facts.architecture
+
+    def parser(self, setup: Setup, named: bool = True) -> Parser:
+        """What reads an answer of this model: the parser it names, unless not named, or its template's."""
+        kind = family(self.parser_name) if named else None
+        return GenericParser(setup, self.tags) if kind is None else kind(setup)
 
     @property
     def template_text(self) -> str:
@@ -91,7 +135,13 @@ class ServedModel:
     def render_chat(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, think: Think
     ) -> str:
-        """The prompt of a conversation, ChatML for a model without a template. Raises template errors."""
+        """The prompt of a conversation, ChatML for a model without renderer and template. Raises template
+        errors."""
+        if self.stored.config.renderer:
+            names = (self.stored.name.short, self.stored.name.full)
+            writer = renderer(self.stored.config.renderer, names, self.stored.config.model_type)
+            text = writer.render(messages, tools, think)
+            return text.removeprefix(writer.leading_bos) if self.facts.add_bos else text
         if self.template is None:
             return render_chatml(messages)
         text = self.template.render(messages, tools, think)
@@ -120,7 +170,9 @@ class ServedModel:
             given = own
             assert given is not None
             return lambda messages: given.render(messages, None, think)
-        return None if own is None else lambda messages: self.render_chat(messages, None, think)
+        if own is None and not self.stored.config.renderer:
+            return None
+        return lambda messages: self.render_chat(messages, None, think)
 
 
 def served(store: Store, asked: str, name: ModelName) -> ServedModel:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from ollamapy.prompt.architectures import BY_ARCHITECTURE
 from ollamapy.prompt.errors import TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
 from ollamapy.server.decode import read_request
@@ -21,7 +22,7 @@ from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
 from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError, ModelNotFoundError
 from ollamapy.store.importing import Imported, model_layers
-from ollamapy.store.manifest import Layer
+from ollamapy.store.manifest import Layer, ModelConfig
 from ollamapy.store.names import ModelName, parse_digest
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError
@@ -30,6 +31,12 @@ _BLOCK = 4 << 20  # bytes
 _UNQUANTIZED = ("F32", "F16", "BF16")
 _MAGIC = b"GGUF"
 _ORDER = ("model", "projector", "adapter", "template", "system", "params", "messages", "license")
+_INFO_TEXTS = {
+    "model_family": "model_family",
+    "quantization_level": "file_type",
+    "parameter_size": "model_type",
+}
+"""fields of `info` that are texts, and what they are in the configuration"""
 
 Report = Callable[[str], None]
 
@@ -58,6 +65,9 @@ def _check(asked: CreateRequest) -> ModelName:
         value = asked.info.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise RequestError(f'info field "{key}" must be a non-negative integer')
+    for key in _INFO_TEXTS:
+        if not isinstance(asked.info.get(key, ""), str):
+            raise RequestError(f'info field "{key}" must be a string')
     if asked.template:
         try:
             GoTemplate(asked.template)
@@ -154,15 +164,15 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
             replace("template", [asked.template])
         if asked.system:
             replace("system", [asked.system])
-        if asked.parameters:
-            replace("params", [_merged_parameters(store, layers, asked.parameters)])
+        config, parameters = _by_architecture(_config(config, asked), asked.parameters)
+        if parameters:
+            replace("params", [_merged_parameters(store, layers, parameters)])
         if asked.messages:
             kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
             replace("messages", [json.dumps(kept, ensure_ascii=False)])
         if licenses := _licenses(asked.license):
             replace("license", licenses)
         layers.sort(key=lambda layer: _ORDER.index(layer.kind) if layer.kind in _ORDER else len(_ORDER))
-        config = _config(config, asked)
         for layer in layers:
             known = layer.digest in before
             report(f"{'using existing' if known else 'creating new'} layer {layer.digest}")
@@ -170,17 +180,31 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
         store.write(name, config, layers)
 
 
-def _config(config: Any, asked: CreateRequest) -> Any:
+def _config(config: ModelConfig, asked: CreateRequest) -> ModelConfig:
     changes: dict[str, Any] = {
-        key: value
-        for key, value in (
-            ("renderer", asked.renderer),
-            ("parser", asked.parser),
-            ("requires", asked.requires),
-        )
-        if value
+        "renderer": asked.renderer,
+        "parser": asked.parser,
+        "requires": asked.requires,
+        **{field: asked.info.get(key) for key, field in _INFO_TEXTS.items()},
+        "context_length": asked.info.get("context_length"),
+        "embedding_length": asked.info.get("embedding_length"),
     }
+    changes = {field: value for field, value in changes.items() if value}
+    if "model_family" in changes:
+        changes["model_families"] = [changes["model_family"]]
     return msgspec.structs.replace(config, **changes)
+
+
+def _by_architecture(config: ModelConfig, parameters: dict[str, Any]) -> tuple[ModelConfig, dict[str, Any]]:
+    """The renderer, parser and stop texts that some architectures get when nobody names others."""
+    defaults = BY_ARCHITECTURE.get(config.model_family)
+    if defaults is None or (config.renderer and config.parser):
+        return config, parameters
+    named = msgspec.structs.replace(
+        config, renderer=config.renderer or defaults.renderer, parser=config.parser or defaults.parser
+    )
+    stop = {"stop": list(defaults.stop)} if defaults.stop else {}
+    return named, {**stop, **parameters}
 
 
 def _merged_parameters(store: Store, layers: list[Layer], new: dict[str, Any]) -> str:

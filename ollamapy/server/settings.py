@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ollamapy.server.duration import DurationError, keep_alive
+from ollamapy.server.keys import read_keys
 
 DEFAULT_PORT = 11434
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
@@ -89,6 +90,7 @@ class Settings:
 
     address: Address = field(default_factory=lambda: parse_host(""))
     models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
+    key_folder: Path = field(default_factory=lambda: Path.home() / ".ollama")  # of the key for registries
     origins: tuple[str, ...] = DEFAULT_ORIGINS
     keep_alive: float = 300.0  # seconds
     context_length: int = 4096
@@ -98,10 +100,14 @@ class Settings:
     prune: bool = True
     threads: int = 0  # of the engine; 0: all CPUs we may use
     debug: bool = False
+    api_keys: frozenset[bytes] = frozenset()  # digests; empty: nobody is asked for one
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read OLLAMA_* and OLLAMAPY_* variables; one that cannot be read is named in the log and ignored."""
+        """Read OLLAMA_* and OLLAMAPY_* variables; one that cannot be read is named in the log and ignored.
+
+        Raises KeysError for keys that cannot be read: to go on without them would open the server.
+        """
         env = os.environ if environment is None else environment
         default = cls()
 
@@ -143,6 +149,7 @@ class Settings:
             load_timeout=seconds("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or float("inf"),
             prune=text("OLLAMA_NOPRUNE").lower() in ("", "0", "false"),
             threads=number("OLLAMAPY_THREADS", 0),
+            api_keys=read_keys(text("OLLAMAPY_API_KEYS")),
             debug=text("OLLAMA_DEBUG").lower() not in ("", "0", "false"),
         )
 

@@ -4,6 +4,7 @@ loaded."""
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +49,13 @@ _FILE_TYPES = {
     37: "TQ2_0",
     38: "MXFP4",
 }
+
+_RUNNABLE = re.compile(r"(F32|F16|BF16|Q4_0|Q4_1|Q5_0|Q5_1|Q8_0|Q[2-6]_K(_[SML])?)")
+
+
+def is_runnable(file_type: str) -> bool:
+    """Whether we have kernels for a file type's tensors, by its name in any case."""
+    return _RUNNABLE.fullmatch(file_type.upper()) is not None
 
 
 @dataclass(frozen=True)
