@@ -22,23 +22,33 @@ class KVCache {
                                " layer groups, not " + std::to_string(pages.size()));
         }
         for (size_t i = 0; i < pages.size(); ++i) {
-            const auto bytes = static_cast<int64_t>(program.groups[i].page_bytes());
+            const int64_t bytes = program.groups[i].page_bytes;
             if (pages[i] < 0 || pages[i] > INT32_MAX ||
                 (bytes > 0 && pages[i] > (int64_t{1} << 46) / bytes)) {
                 throw InvalidError("a pool of " + std::to_string(pages[i]) + " pages");
             }
-            strides_.push_back(program.groups[i].page_elements);
+            strides_.push_back(bytes);
+            types_.push_back(program.groups[i].type);
             pools_.emplace_back(static_cast<size_t>(pages[i] * bytes));
         }
     }
 
     const std::vector<int64_t>& pages() const { return pages_; }
-    uint16_t* pool(int group) const { return pools_[group].as<uint16_t>(); }
-    int64_t stride(int group) const { return strides_[group]; }
+    uint8_t* pool(int group) const { return pools_[group].as<uint8_t>(); }
+    int64_t stride(int group) const { return strides_[group]; }  // bytes from page to page
     void copy_page(int group, int64_t from, int64_t to) const {
-        uint16_t* const pages = pool(group);
         const int64_t n = strides_[group];
-        std::copy_n(pages + from * n, n, pages + to * n);
+        std::copy_n(pool(group) + from * n, n, pool(group) + to * n);
+    }
+    // Whether the pages are those that a program's layer groups ask for.
+    bool fits(const Program& program) const {
+        if (program.groups.size() != pages_.size()) return false;
+        for (size_t i = 0; i < pages_.size(); ++i) {
+            if (strides_[i] != program.groups[i].page_bytes || types_[i] != program.groups[i].type) {
+                return false;
+            }
+        }
+        return true;
     }
     size_t nbytes() const {
         size_t total = 0;
@@ -49,6 +59,7 @@ class KVCache {
   private:
     std::vector<int64_t> pages_;
     std::vector<int64_t> strides_;
+    std::vector<cpu::KvType> types_;
     std::vector<AlignedBuffer> pools_;
 };
 
