@@ -181,13 +181,12 @@ class Parser(ABC):
         yield Content(text)
 
     def _unfinished(self, tag: str, *beginnings: str) -> Reading:
-        """The text ended after a tag that begins a call, without one. Half a call is no text; but what does not
-        even begin as one is, and the tag with it."""
+        """The text ended after a tag that begins a call, without one. Half a call is no text: Ollama's users
+        do not see it; what does not even begin as one of beginnings is text, and the tag with it."""
+        self.unfinished_call = True
         text = self._drop(len(self._text))
         start = text.lstrip()
-        if any(start.startswith(b) or b.startswith(start) for b in beginnings):
-            self.unfinished_call = True
-        else:
+        if not any(start.startswith(b) or b.startswith(start) for b in beginnings):
             yield Content(tag + text)
 
     def _echo(self, tag: str) -> Generator[None, None, bool]:
