@@ -78,8 +78,20 @@ class Setup:
     """the last message: one of the assistant's is a beginning that the model goes on with"""
 
 
+FAMILIES: dict[str, type[Parser]] = {}
+"""the parsers by name"""
+
+
+def family(name: str) -> type[Parser] | None:
+    """The parser of a name; None for a name that nobody knows, whose models' text is read as it is."""
+    return FAMILIES.get(name)
+
+
 class Parser(ABC):
-    """One format. Subclasses write `read` with `_take`, `_until` and their like, and the class variables."""
+    """One format. Subclasses write `read` with `_upto`, `_inside` and their like, and the class variables.
+
+    A class that has names is known by them: `class QuillParser(Parser, names=("quill",))`.
+    """
 
     has_tools: ClassVar[bool] = False
     has_thinking: ClassVar[bool] = False
@@ -88,12 +100,20 @@ class Parser(ABC):
     visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
 
+    def __init_subclass__(cls, names: Sequence[str] = ()) -> None:
+        super().__init_subclass__()
+        for name in names:
+            assert name not in FAMILIES, f"two parsers are named {name}"
+            FAMILIES[name] = cls
+
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.tools: Sequence[Tool] = setup.tools
         """the tools as the prompt shall offer them"""
         self.unfinished_call = False
         """whether the text ended inside a call"""
+        self.in_tags = False
+        """whether what came last is neither text nor thought, nor will be: log probabilities leave it out"""
         self.in_thought = self._in_thought()
         """whether the prompt ends inside of a thought"""
         self.thought = self.thought_tags if self.in_thought or self._may_think() else None
@@ -160,13 +180,14 @@ class Parser(ABC):
             raise ParseError(message)
         yield Content(text)
 
-    def _unfinished(self, start: str) -> Reading:
-        """The text ended inside a call that began with start. A limit that cuts a call leaves its text; a model
-        that stops in the middle of one has said nothing."""
+    def _unfinished(self, tag: str, *beginnings: str) -> Reading:
+        """The text ended after a tag that begins a call, without one. Half a call is no text: Ollama's users
+        do not see it; what does not even begin as one of beginnings is text, and the tag with it."""
         self.unfinished_call = True
-        text = start + self._drop(len(self._text))
-        if self._cut:
-            yield Content(text)
+        text = self._drop(len(self._text))
+        start = text.lstrip()
+        if not any(start.startswith(b) or b.startswith(start) for b in beginnings):
+            yield Content(tag + text)
 
     def _echo(self, tag: str) -> Generator[None, None, bool]:
         """Drop a tag that the prompt ends with and the model may repeat. White space may stand before it."""

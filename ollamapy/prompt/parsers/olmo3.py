@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ollamapy.prompt.parsers.base import Content, Parser, Reading, ToolCall
 from ollamapy.prompt.parsers.python_calls import python_calls
+from ollamapy.prompt.parsers.schema_values import tool_name
 
 _CALLS, _CALLS_END = "<function_calls>", "</function_calls>"
 
@@ -15,7 +16,7 @@ def _calls(text: str) -> list[ToolCall]:
         return []
 
 
-class Olmo3Parser(Parser):
+class Olmo3Parser(Parser, names=("olmo3",)):
     has_tools = True
     visible = (_CALLS, _CALLS_END)
 
@@ -28,6 +29,6 @@ class Olmo3Parser(Parser):
                     self._drop(len(self._text))
                 yield from calls
             elif text is None:
-                yield from self._unfinished(_CALLS)
+                yield from self._unfinished(_CALLS, *map(tool_name, self.tools))
             elif text.strip():
                 yield Content(_CALLS + text + _CALLS_END)

@@ -27,7 +27,7 @@ def function_call(text: str, tools: Sequence[Tool]) -> ToolCall | None:
     return ToolCall(name, arguments)
 
 
-class Qwen3CoderParser(Parser):
+class Qwen3CoderParser(Parser, names=("qwen3-coder",)):
     has_tools = True
     visible: Sequence[str] = (CALL, CALL_END)
 
@@ -44,7 +44,7 @@ class Qwen3CoderParser(Parser):
                 if call is not None:
                     yield call
                     return
-            yield from self._unfinished(CALL)
+            yield from self._unfinished(CALL, "<function=", "{")
             return
         call = function_call(text, self.tools)
         if call is None:
