@@ -251,6 +251,10 @@ class Parser(ABC):
         self._drop(len(tag))
         return inside
 
+    def _unclosed(self, tag: str) -> str:
+        """What is left of the text, without a closing tag that it ends in the middle of."""
+        return self._text[: open_end(self._text, tag, len(self._text))]
+
     def _skip_blanks(self) -> Generator[None, None, None]:
         """Drop white space until there is something else or the text ends."""
         while True:

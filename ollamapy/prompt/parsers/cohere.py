@@ -62,7 +62,7 @@ class CohereParser(Parser, names=("cohere",)):
 
     def _action_block(self) -> Reading:
         text = yield from self._inside(_ACTION_END)
-        calls = _actions(self._text if text is None else text)
+        calls = _actions(self._unclosed(_ACTION_END) if text is None else text)
         yield from calls
         if text is None:
             if calls:

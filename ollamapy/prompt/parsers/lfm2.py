@@ -31,7 +31,7 @@ class LFM2Parser(Parser, names=("lfm2",)):
 
     def _block(self) -> Reading:
         text = yield from self._inside(_CALLS_END)
-        calls = _calls(self._text if text is None else text)
+        calls = _calls(self._unclosed(_CALLS_END) if text is None else text)
         if text is None:
             if not calls:
                 yield from self._unfinished(_CALLS, "[")
