@@ -22,7 +22,7 @@ class LFM2Parser(Parser, names=("lfm2",)):
 
     def read(self) -> Reading:
         if self.thought is not None:
-            thinks = yield from self._echo(_THINK)
+            thinks = self.in_thought or (yield from self._echo(_THINK))
             yield from self._skip_blanks()
             if thinks and (yield from self._upto(Thinking, _THINK_END, trim=True)) is not None:
                 yield from self._skip_blanks()
