@@ -247,6 +247,9 @@ class Program:
     def describe(self) -> str:
         """The instructions, one a line."""
 
+def release_memory() -> None:
+    """Give what the allocator keeps for later back to the system: after a model was unloaded."""
+
 @final
 class KVCache:
     """The pages of a model: one pool per layer group. Memory is taken from the system as pages are touched.

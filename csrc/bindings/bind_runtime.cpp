@@ -1,4 +1,5 @@
 // KVCache, Sequence and the Runner for Python.
+#include <malloc.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -36,6 +37,15 @@ void set_mask(Sequence& sequence, int64_t position, const py::array_t<uint32_t, 
 
 void bind_runtime(py::module_& module) {
     module.attr("PAGE_TOKENS") = cpu::kPageTokens;
+
+    module.def(
+        "release_memory",
+        [] {
+#if defined(__GLIBC__)
+            malloc_trim(0);  // all arenas
+#endif
+        },
+        py::call_guard<py::gil_scoped_release>());
 
     py::class_<KVCache, std::shared_ptr<KVCache>>(module, "KVCache", py::is_final())
         .def(py::init<const Program&, const std::vector<int64_t>&>(), py::arg("program"), py::arg("pages"))

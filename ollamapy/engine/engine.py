@@ -91,6 +91,8 @@ class Engine:
         for ours in [m for m in self._models if m is model]:
             self._models.remove(ours)
             await ours.close(EngineError("the model was unloaded"))
+            # The allocator keeps the pieces that a model was built from unless it is told.
+            await asyncio.to_thread(_core.release_memory)
 
     def _kv_budget(self) -> int:
         if self._kv_memory is not None:

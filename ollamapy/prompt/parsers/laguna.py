@@ -15,7 +15,7 @@ _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", r
 _ALIASES = {"read_file": "read", "write_file": "write", "edit_file": "edit", "web_fetch": "webfetch"}
 
 
-class LagunaParser(Parser):
+class LagunaParser(Parser, names=("laguna",)):
     has_tools = True
     has_thinking = True
     thought_tags = (THINK, THINK_END)
@@ -67,8 +67,8 @@ class LagunaParser(Parser):
     def _call(self) -> Reading:
         text = yield from self._inside(CALL_END)
         if text is None:
-            complete = self._text.rstrip().endswith((TAGS[-1], "}"))
-            call = self._call_of(self._text) if complete else None
+            whole = self._unclosed(CALL_END).rstrip()
+            call = self._call_of(whole) if whole.endswith((TAGS[-1], "}")) else None
             if call is None:
                 yield from self._unfinished(CALL, "{", *map(tool_name, self.tools))
             else:
@@ -141,6 +141,6 @@ class LagunaParser(Parser):
         return ToolCall(name, {key: block_value(value, parameter_types(tool, key)) for key, value in pairs})
 
 
-class LagunaV8Parser(LagunaParser):
+class LagunaV8Parser(LagunaParser, names=("poolside-v1",)):
     def _continues(self) -> bool:
         return False  # its prompt closes the assistant's last message and begins a new one
