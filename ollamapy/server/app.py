@@ -166,7 +166,9 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     from ollamapy.engine.engine import Engine
 
     store = Store(settings.models)
-    service = Service(settings, store, Engine(settings.threads, kv_type=settings.kv_type))
+    service = Service(
+        settings, store, Engine(settings.threads, max_sequences=settings.parallel, kv_type=settings.kv_type)
+    )
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
