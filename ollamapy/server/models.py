@@ -15,13 +15,15 @@ from ollamapy.prompt.images import tagged
 from ollamapy.prompt.jinja import JinjaTemplate
 from ollamapy.prompt.parsers import Parser, Setup, family
 from ollamapy.prompt.parsers.generic import GenericParser
+from ollamapy.prompt.parsers.jinja_family import jinja_family
 from ollamapy.prompt.renderers import renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
-from ollamapy.server.errors import NotFoundError, UnsupportedError
+from ollamapy.server.errors import NotFoundError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
+from ollamapy.types import RequestError
 
 _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
@@ -46,9 +48,9 @@ class ServedModel:
 
     @property
     def path(self) -> str:
-        """The GGUF to load. Raises UnsupportedError for a model that is more than its GGUF."""
+        """The GGUF to load. Raises RequestError for a model that is more than its GGUF."""
         if self.stored.count("adapter"):
-            raise UnsupportedError(
+            raise RequestError(
                 f"model {self.stored.name.short} has an adapter, which this server cannot apply"
             )
         return str(self.stored.model_path)
@@ -106,9 +108,20 @@ class ServedModel:
         return self.stored.config.model_family or self.facts.architecture
 
     def parser(self, setup: Setup, named: bool = True) -> Parser:
-        """What reads an answer of this model: the parser it names, unless not named, or its template's."""
+        """What reads an answer of this model: the parser it names, unless not named, or its template's.
+
+        A Jinja tells by what it writes which family's calls it is for; else they are JSON behind a tag.
+        """
         kind = family(self.parser_name) if named else None
-        return GenericParser(setup, self.tags) if kind is None else kind(setup)
+        if kind is not None:
+            return kind(setup)
+        if named and isinstance(self.template, JinjaTemplate):
+            kind = family(jinja_family(self.template.source))
+            if kind is not None:
+                parser = kind(setup)
+                parser.by_prompt = True
+                return parser
+        return GenericParser(setup, self.tags)
 
     @property
     def template_text(self) -> str:
@@ -187,8 +200,13 @@ def _prefers(jinja: JinjaTemplate, own: GoTemplate) -> bool:
 
 
 def served(store: Store, asked: str, name: ModelName) -> ServedModel:
-    """Look a model up and read its header; blocks. Raises ModelNotFoundError, StoreError, GGUFError."""
+    """Look a model up and read its header; blocks.
+
+    Raises ModelNotFoundError, StoreError, GGUFError, and RequestError for a model that another server runs.
+    """
     stored = store.get(name)
+    if stored.config.remote_host:
+        raise RequestError("this server cannot run this remote model")
     return ServedModel(asked, stored, facts_of(stored.model_path))
 
 
@@ -197,7 +215,7 @@ async def find_model(store: Store, asked: str) -> ServedModel:
     asked."""
     if not asked:
         raise NotFoundError("model '' not found")
-    name = ModelName.parse(asked)
+    name = ModelName.parse_reference(asked)
     try:
         return await asyncio.to_thread(served, store, asked, name)
     except ModelNotFoundError:

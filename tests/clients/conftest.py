@@ -1,7 +1,11 @@
-"""A server on the real engine with a model that plays its part in a tool loop."""
+"""Servers on the real engine for the clients: one with models that play their part in a tool loop, one with real
+models, of which one can be offered tools."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
+import warnings
 from collections.abc import Iterator
 
 import httpx
@@ -11,7 +15,20 @@ from ollamapy.engine.engine import Engine
 from tests.clients.scripted_model import build
 from tests.server.harness import RunningServer, add_gguf
 
+CHAT = "smollm2:135m"
+TOOLS = "smollm2-tools"
+EMBED = "all-minilm"
+
+_OFFERING = """{{- if .Tools }}<|im_start|>system
+Tools: {{ .Tools }}<|im_end|>
+{{ end }}{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}{{- range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>{{ end }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+
 MODEL = "agent"
+CODER = "coder"
 QUESTION = "How is the weather in Zürich?"
 RESULT = "21 °C, “sunny” & <calm>"
 THOUGHT = "I have to ask the station."
@@ -30,6 +47,14 @@ SCRIPTS = {
     "<|answer|>": ANSWER,
     "<|answer-two|>": ANSWER_TWO,
     "<|lost|>": "I do not know what came of my call.",
+}
+_CODER_CALL = (
+    "<tool_call>\n<function=get_weather>\n<parameter=place>\nPLACE\n</parameter>\n"
+    "<parameter=unit>\ncelsius\n</parameter>\n</function>\n</tool_call>"
+)
+CODER_SCRIPTS = SCRIPTS | {
+    "<|ask|>": WORDS + "\n" + _CODER_CALL.replace("PLACE", "Zürich"),
+    "<|ask-two|>": _CODER_CALL.replace("PLACE", "Genève") + "\n" + _CODER_CALL.replace("PLACE", "Zürich"),
 }
 
 # The prompt ends with the marker of what the model shall say: what it asked and what it was told since the last
@@ -55,12 +80,44 @@ TEMPLATE = _TEMPLATE.replace("QUESTION", QUESTION).replace("RESULT_TWO", RESULT_
 
 @pytest.fixture(scope="session")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with the model `agent`: it calls get_weather once, or for QUESTION_TWO twice, and answers."""
+    """A server with two models that call get_weather once, or for QUESTION_TWO twice, and answer.
+
+    `agent` thinks first, and calls as its template does; `coder` calls as its parser wants it.
+    """
     folder = tmp_path_factory.mktemp("agent")
     server = RunningServer(folder / "models", Engine)
-    add_gguf(server.store, build(folder / "scripted.gguf", SCRIPTS), "scripted")
-    body = {"model": MODEL, "from": "scripted", "template": TEMPLATE, "stream": False}
-    response = httpx.post(f"{server.url}/api/create", json=body, timeout=30)
-    assert response.json() == {"status": "success"}
+    for name, scripts, parser in ((MODEL, SCRIPTS, ""), (CODER, CODER_SCRIPTS, "qwen3-coder")):
+        add_gguf(server.store, build(folder / f"{name}.gguf", scripts), f"scripted-{name}")
+        body = {
+            "model": name,
+            "from": f"scripted-{name}",
+            "template": TEMPLATE,
+            "parser": parser,
+            "stream": False,
+        }
+        response = httpx.post(f"{server.url}/api/create", json=body, timeout=30)
+        assert response.json() == {"status": "success"}
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def live(server: RunningServer) -> RunningServer:
+    """The server, with TOOLS beside its other models: SmolLM2 with a template that has places for tools."""
+    body = {"model": TOOLS, "from": CHAT, "template": _OFFERING, "stream": False}
+    request = urllib.request.Request(
+        f"{server.url}/api/create", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        assert json.load(response)["status"] == "success"
+    return server
+
+
+@pytest.fixture
+def no_warnings() -> Iterator[None]:
+    """A client that warns of what it reads has read something it did not expect."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    texts = [str(w.message) for w in caught if issubclass(w.category, (UserWarning, RuntimeWarning))]
+    assert texts == []

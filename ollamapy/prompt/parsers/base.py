@@ -78,15 +78,35 @@ class Setup:
     """the last message: one of the assistant's is a beginning that the model goes on with"""
 
 
+FAMILIES: dict[str, type[Parser]] = {}
+"""the parsers by name"""
+
+
+def family(name: str) -> type[Parser] | None:
+    """The parser of a name; None for a name that nobody knows, whose models' text is read as it is."""
+    return FAMILIES.get(name)
+
+
 class Parser(ABC):
-    """One format. Subclasses write `read` with `_take`, `_until` and their like, and the class variables."""
+    """One format. Subclasses write `read` with `_upto`, `_inside` and their like, and the class variables.
+
+    A class that has names is known by them: `class QuillParser(Parser, names=("quill",))`.
+    """
 
     has_tools: ClassVar[bool] = False
     has_thinking: ClassVar[bool] = False
     thought_tags: ClassVar[tuple[str, str] | None] = None
     """what a thought stands between; the first one is the end of the prompt where in_thought"""
+    opened_by_prompt: ClassVar[bool] = True
+    """whether the first of thought_tags is all that opens a thought; else its messages have headers"""
     visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
+
+    def __init_subclass__(cls, names: Sequence[str] = ()) -> None:
+        super().__init_subclass__()
+        for name in names:
+            assert name not in FAMILIES, f"two parsers are named {name}"
+            FAMILIES[name] = cls
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -94,18 +114,32 @@ class Parser(ABC):
         """the tools as the prompt shall offer them"""
         self.unfinished_call = False
         """whether the text ended inside a call"""
+        self.in_tags = False
+        """whether what came last is neither text nor thought, nor will be: log probabilities leave it out"""
         self.in_thought = self._in_thought()
         """whether the prompt ends inside of a thought"""
         self.thought = self.thought_tags if self.in_thought or self._may_think() else None
         """tags of a thought that may come before the answer, which a grammar leaves free"""
+        self.by_prompt = False
+        """whether the prompt's end says if the model thinks: the template is not the one the parser expects"""
         self._text = ""
         self._ended = False
         self._cut = False
         self._spoken = False
         self._reading: Reading | None = None
 
-    def follow(self, prompt: str) -> None:  # noqa: B027 (few formats care)
+    def follow(self, prompt: str) -> None:
         """Learns the prompt that the text goes on from."""
+        if self.by_prompt and self.thought_tags is not None and self.opened_by_prompt:
+            self.in_thought = prompt.rstrip().endswith(self.thought_tags[0])
+            self.thought = self.thought_tags if self.in_thought or self._thinks else None
+            self.visible = (*self.visible, *self.thought_tags)
+
+    def _answer(self) -> Reading:
+        tags = self.thought_tags if self.opened_by_prompt and not self._may_think() else None
+        if self.by_prompt and self._thinks and tags is not None and not self.in_thought:
+            self.in_thought = yield from self._echo(tags[0])
+        yield from self.read()
 
     @abstractmethod
     def read(self) -> Reading:
@@ -124,7 +158,7 @@ class Parser(ABC):
 
     def _advance(self) -> list[Piece]:
         if self._reading is None:
-            self._reading = self.read()
+            self._reading = self._answer()
         pieces: list[Piece] = []
         for piece in self._reading:
             if piece is None:
@@ -160,13 +194,14 @@ class Parser(ABC):
             raise ParseError(message)
         yield Content(text)
 
-    def _unfinished(self, start: str) -> Reading:
-        """The text ended inside a call that began with start. A limit that cuts a call leaves its text; a model
-        that stops in the middle of one has said nothing."""
+    def _unfinished(self, tag: str, *beginnings: str) -> Reading:
+        """The text ended after a tag that begins a call, without one. Half a call is no text: Ollama's users
+        do not see it; what does not even begin as one of beginnings is text, and the tag with it."""
         self.unfinished_call = True
-        text = start + self._drop(len(self._text))
-        if self._cut:
-            yield Content(text)
+        text = self._drop(len(self._text))
+        start = text.lstrip()
+        if not any(start.startswith(b) or b.startswith(start) for b in beginnings):
+            yield Content(tag + text)
 
     def _echo(self, tag: str) -> Generator[None, None, bool]:
         """Drop a tag that the prompt ends with and the model may repeat. White space may stand before it."""
@@ -229,6 +264,10 @@ class Parser(ABC):
         inside = self._drop(at)
         self._drop(len(tag))
         return inside
+
+    def _unclosed(self, tag: str) -> str:
+        """What is left of the text, without a closing tag that it ends in the middle of."""
+        return self._text[: open_end(self._text, tag, len(self._text))]
 
     def _skip_blanks(self) -> Generator[None, None, None]:
         """Drop white space until there is something else or the text ends."""

@@ -34,9 +34,10 @@ def _actions(text: str) -> list[ToolCall]:
     return [call for value in (values if isinstance(values, list) else [values]) for call in _action(value)]
 
 
-class CohereParser(Parser):
+class CohereParser(Parser, names=("cohere",)):
     has_tools = True
     has_thinking = True
+    opened_by_prompt = False
     thought_tags = (_THINK, _TEXT)  # a grammar's text begins with the block of text
     visible = (
         _THINK, _THINK_END, _TEXT, _TEXT_END, _RESPONSE, _RESPONSE_END, _ACTION, _ACTION_END
@@ -62,12 +63,12 @@ class CohereParser(Parser):
 
     def _action_block(self) -> Reading:
         text = yield from self._inside(_ACTION_END)
-        calls = _actions(self._text if text is None else text)
+        calls = _actions(self._unclosed(_ACTION_END) if text is None else text)
         yield from calls
         if text is None:
             if calls:
                 self._drop(len(self._text))
             else:
-                yield from self._unfinished(_ACTION)
+                yield from self._unfinished(_ACTION, "[", "{")
         elif not calls and text.strip(" \t\r\n[]"):
             yield Content(_ACTION + text + _ACTION_END)

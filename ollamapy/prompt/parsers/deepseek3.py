@@ -14,7 +14,7 @@ OUTPUTS, OUTPUTS_END = "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁e
 OUTPUT, OUTPUT_END = "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"
 
 
-class DeepSeek3Parser(Parser):
+class DeepSeek3Parser(Parser, names=("deepseek3",)):
     has_tools = True
     has_thinking = True
     thought_tags = ("<think>", THINK_END)
@@ -38,9 +38,9 @@ class DeepSeek3Parser(Parser):
         while (tag := (yield from self._between())) == CALL:
             text = yield from self._inside(CALL_END)
             if text is None:
-                call = self._call(self._text)
+                call = self._call(self._unclosed(CALL_END))
                 if call is None:
-                    yield from self._unfinished(CALLS + CALL)
+                    yield from self._unfinished(CALL, "")
                 else:
                     self._drop(len(self._text))
                     yield call

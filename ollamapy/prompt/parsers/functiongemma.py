@@ -19,19 +19,19 @@ def _call(text: str) -> ToolCall | None:
     return None if match is None or arguments is None else ToolCall(match[1].strip(), arguments)
 
 
-class FunctionGemmaParser(Parser):
+class FunctionGemmaParser(Parser, names=("functiongemma",)):
     has_tools = True
     visible = (_CALL, _CALL_END)
 
     def read(self) -> Reading:
         while (yield from self._upto(Content, _CALL)) is not None:
             text = yield from self._inside(_CALL_END)
-            call = _call(self._text if text is None else text)
+            call = _call(self._unclosed(_CALL_END) if text is None else text)
             if call is not None:
                 if text is None:
                     self._drop(len(self._text))
                 yield call
             elif text is None:
-                yield from self._unfinished(_CALL)
+                yield from self._unfinished(_CALL, "call:")
             else:
                 yield Content(_CALL + text + _CALL_END)

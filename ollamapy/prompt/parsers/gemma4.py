@@ -37,7 +37,7 @@ def _with_mark(text: str) -> str:
     return text[:-1] + _MARK + text[-1:] if text.endswith(("}", "]")) else text + _MARK
 
 
-class Gemma4NoThinkingParser(Parser):
+class Gemma4NoThinkingParser(Parser, names=("gemma4-no-thinking",)):
     has_tools = True
     visible = (_THINK, _THINK_END, _CALL, _CALL_END, _RESPONSE, _MARK)
 
@@ -63,9 +63,9 @@ class Gemma4NoThinkingParser(Parser):
     def _one_call(self) -> Reading:
         text = yield from self._inside(_CALL_END)
         if text is None:
-            call = _call(self._text, repair=False)
+            call = _call(self._unclosed(_CALL_END), repair=False)
             if call is None:
-                yield from self._unfinished(_CALL)
+                yield from self._unfinished(_CALL, "call:")
             else:
                 self._drop(len(self._text))
                 yield call
@@ -77,7 +77,7 @@ class Gemma4NoThinkingParser(Parser):
             yield from self._skip_blanks()
 
 
-class Gemma4Parser(Gemma4NoThinkingParser):
+class Gemma4Parser(Gemma4NoThinkingParser, names=("gemma4",)):
     has_thinking = True
     thought_tags = (_THINK, _THINK_END)
 

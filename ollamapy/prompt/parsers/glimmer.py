@@ -18,9 +18,10 @@ _INVOKE = re.compile(
 _PARAMETER = re.compile(r'<atem:parameter name="([^"]*)">(.*?)</atem:parameter>', re.DOTALL)
 
 
-class GlimmerParser(Parser):
+class GlimmerParser(Parser, names=("glimmer",)):
     has_tools = True
     has_thinking = True
+    opened_by_prompt = False
     thought_tags = ("to=self" + _MESSAGE, "to=user" + _MESSAGE)  # a grammar's text is for the user
     visible = (_START, _MESSAGE, *_ENDS)
 
@@ -64,7 +65,7 @@ class GlimmerParser(Parser):
             return
         inside = yield from self._inside(_CALLS_END)
         if inside is None:
-            yield from self._unfinished("")
+            yield from self._unfinished("", _CALLS)
             return
         text = inside + _CALLS_END
         calls = self._calls(text)

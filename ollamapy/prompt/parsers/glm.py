@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ollamapy.prompt.parsers.base import Content, Parser, Reading, Thinking, Tool, ToolCall
-from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_named
+from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_name, tool_named
 
 THINK, THINK_END = "<think>", "</think>"
 CALL, CALL_END = "<tool_call>", "</tool_call>"
@@ -45,7 +45,7 @@ def _pairs(text: str) -> tuple[str, list[tuple[str, str]], bool]:
     return name, pairs, closed and key is None
 
 
-class GLMParser(Parser):
+class GLMParser(Parser, names=("glm-ocr",)):
     """The family; who thinks has `<think>` in the prompt or writes it."""
 
     has_tools = True
@@ -73,11 +73,11 @@ class GLMParser(Parser):
                 yield from self._broken("empty function name", CALL + text + CALL_END)
             else:
                 yield call
-        elif (call := self._whole(self._text)) is not None:
+        elif (call := self._whole(self._unclosed(CALL_END))) is not None:
             self._drop(len(self._text))
             yield call
         else:
-            yield from self._unfinished(CALL)
+            yield from self._unfinished(CALL, *map(tool_name, self.tools))
 
     def _whole(self, text: str) -> ToolCall | None:
         """The call of a text without its last tag, if it is sure that nothing else is missing."""
@@ -99,7 +99,7 @@ def arguments_call(text: str, tools: Sequence[Tool]) -> ToolCall | None:
     return ToolCall(name, arguments) if name else None
 
 
-class GLM47Parser(GLMParser):
+class GLM47Parser(GLMParser, names=("glm-4.7",)):
     has_thinking = True
 
     def _in_thought(self) -> bool:

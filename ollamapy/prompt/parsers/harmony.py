@@ -22,9 +22,10 @@ def identifier(name: str) -> str:
     return "_" + name if name[0].isdecimal() else name
 
 
-class HarmonyParser(Parser):
+class HarmonyParser(Parser, names=("harmony",)):
     has_tools = True
     has_thinking = True
+    opened_by_prompt = False
     thought_tags = (_CHANNEL + "analysis" + _MESSAGE, _CHANNEL + "final" + _MESSAGE)
     visible = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
 
@@ -88,8 +89,7 @@ class HarmonyParser(Parser):
         if arguments is not None:
             yield ToolCall(self._names.get(name, name), arguments)
         elif inside is None and self._cut:
-            self._text = text
-            yield from self._unfinished("")
+            self.unfinished_call = True
         else:
             message = f"error parsing tool call: raw='{text}', err={json_error(text)}"
             yield from self._broken(message, text)

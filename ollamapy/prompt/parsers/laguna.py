@@ -8,14 +8,14 @@ from collections.abc import Generator
 from ollamapy.prompt.parsers.base import Content, Parser, Piece, Reading, Thinking, ToolCall
 from ollamapy.prompt.parsers.glm import CALL, CALL_END, TAGS, THINK, THINK_END
 from ollamapy.prompt.parsers.json_values import BraceScan, json_object, named_call
-from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_named
+from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_name, tool_named
 
 _USER, _USER_END = "<user>", "</user>"
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 _ALIASES = {"read_file": "read", "write_file": "write", "edit_file": "edit", "web_fetch": "webfetch"}
 
 
-class LagunaParser(Parser):
+class LagunaParser(Parser, names=("laguna",)):
     has_tools = True
     has_thinking = True
     thought_tags = (THINK, THINK_END)
@@ -67,10 +67,10 @@ class LagunaParser(Parser):
     def _call(self) -> Reading:
         text = yield from self._inside(CALL_END)
         if text is None:
-            complete = self._text.rstrip().endswith((TAGS[-1], "}"))
-            call = self._call_of(self._text) if complete else None
+            whole = self._unclosed(CALL_END).rstrip()
+            call = self._call_of(whole) if whole.endswith((TAGS[-1], "}")) else None
             if call is None:
-                yield from self._unfinished(CALL)
+                yield from self._unfinished(CALL, "{", *map(tool_name, self.tools))
             else:
                 self._drop(len(self._text))
                 yield call
@@ -141,6 +141,6 @@ class LagunaParser(Parser):
         return ToolCall(name, {key: block_value(value, parameter_types(tool, key)) for key, value in pairs})
 
 
-class LagunaV8Parser(LagunaParser):
+class LagunaV8Parser(LagunaParser, names=("poolside-v1",)):
     def _continues(self) -> bool:
         return False  # its prompt closes the assistant's last message and begins a new one

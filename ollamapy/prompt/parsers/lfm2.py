@@ -16,13 +16,13 @@ def _calls(text: str) -> list[ToolCall]:
         return []
 
 
-class LFM2Parser(Parser):
+class LFM2Parser(Parser, names=("lfm2",)):
     has_tools = True
     visible = (_THINK, _THINK_END, _CALLS, _CALLS_END)
 
     def read(self) -> Reading:
         if self.thought is not None:
-            thinks = yield from self._echo(_THINK)
+            thinks = self.in_thought or (yield from self._echo(_THINK))
             yield from self._skip_blanks()
             if thinks and (yield from self._upto(Thinking, _THINK_END, trim=True)) is not None:
                 yield from self._skip_blanks()
@@ -31,10 +31,10 @@ class LFM2Parser(Parser):
 
     def _block(self) -> Reading:
         text = yield from self._inside(_CALLS_END)
-        calls = _calls(self._text if text is None else text)
+        calls = _calls(self._unclosed(_CALLS_END) if text is None else text)
         if text is None:
             if not calls:
-                yield from self._unfinished(_CALLS)
+                yield from self._unfinished(_CALLS, "[")
                 return
             self._drop(len(self._text))
         if calls:
@@ -44,7 +44,7 @@ class LFM2Parser(Parser):
         yield from self._skip_blanks()
 
 
-class LFM2ThinkingParser(LFM2Parser):
+class LFM2ThinkingParser(LFM2Parser, names=("lfm2-thinking",)):
     has_thinking = True
     thought_tags = (_THINK, _THINK_END)
 

@@ -27,7 +27,7 @@ def function_call(text: str, tools: Sequence[Tool]) -> ToolCall | None:
     return ToolCall(name, arguments)
 
 
-class Qwen3CoderParser(Parser):
+class Qwen3CoderParser(Parser, names=("qwen3-coder",)):
     has_tools = True
     visible: Sequence[str] = (CALL, CALL_END)
 
@@ -40,11 +40,12 @@ class Qwen3CoderParser(Parser):
         text = yield from self._inside(CALL_END)
         if text is None:
             if "</function>" in self._text:  # only the last tag is missing
-                call = function_call(self._drop(len(self._text)), self.tools)
+                call = function_call(self._unclosed(CALL_END), self.tools)
                 if call is not None:
+                    self._drop(len(self._text))
                     yield call
                     return
-            yield from self._unfinished(CALL)
+            yield from self._unfinished(CALL, "<function=", "{")
             return
         call = function_call(text, self.tools)
         if call is None:
