@@ -211,8 +211,12 @@ class Graph:
         """Keeps the rows that will be sampled: everything after it is computed for them alone."""
     def pool(self, x: Value, kind: str, normalize: bool = True) -> Value:
         """One row per sequence: "mean", "cls" or "last"; normalize divides by the L2 norm."""
-    def compile(self, output: Value, max_rows: int = 512, max_outputs: int = 64) -> Program:
-        """max_rows: most tokens in one step; max_outputs: most logit rows (or sequences of a pooled graph)."""
+    def compile(
+        self, output: Value, max_rows: int = 512, max_outputs: int = 64, kv_type: str = "f16"
+    ) -> Program:
+        """max_rows: most tokens in one step; max_outputs: most logit rows (or sequences of a pooled graph).
+        kv_type: what KV pages hold, "f16", "q8_0" or "q4_0"; the scratch pages of bidirectional layers hold f16.
+        Raises ValueError, GGUFError, MemoryError."""
 
 @final
 class LayerGroup:
@@ -249,7 +253,7 @@ class Program:
 
 @final
 class KVCache:
-    """The pages of a model: one pool per layer group, f16. Memory is taken from the system as pages are touched.
+    """The pages of a model: one pool per layer group. Memory is taken from the system as pages are touched.
 
     Raises ValueError when pages does not have one count per group, MemoryError when the reservation is refused.
     """
@@ -396,19 +400,20 @@ def _rope(
 
 def _store_kv(
     isa: str,
-    pool: NDArray[np.uint16],
+    pool: NDArray[np.uint8],
     layout: SequenceOf[int],
     page: int,
     slot: int,
     k: NDArray[np.float32],
     v: NDArray[np.float32],
+    kv_type: str = "f16",
 ) -> None:
-    """Writes one token's K [kv heads, head_dim] and V [kv heads, v_dim] into a pool of f16. layout is (page_stride,
-    k_offset, v_offset, kv heads, head_dim, v_dim), in elements."""
+    """Writes one token's K [kv heads, head_dim] and V [kv heads, v_dim] into a pool. layout is (page_stride, k_offset,
+    v_offset, kv heads, head_dim, v_dim), the first three in bytes and even."""
 
 def _attention(
     isa: str,
-    pool: NDArray[np.uint16],
+    pool: NDArray[np.uint8],
     layout: SequenceOf[int],
     pages: NDArray[np.int32],
     q: NDArray[np.float32],
@@ -418,6 +423,7 @@ def _attention(
     softcap: float = 0.0,
     group_rows: int = 8,
     segments: int = 0,
+    kv_type: str = "f16",
 ) -> NDArray[np.float32]:
     """Attention of q [rows, heads, head_dim] over the pages of one sequence: [rows, heads, v_dim]. Rows run in groups
     of group_rows; with segments > 0 in two parts, that many segments of 256 positions at a time."""

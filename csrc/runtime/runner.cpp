@@ -91,13 +91,7 @@ void Runner::check(const Program& program, const KVCache& cache, std::vector<Ste
                    bool want_logits) const {
     if (items.empty()) throw InvalidError("a step without items");
     if (program.device != device_) throw InvalidError("the program was compiled for another device");
-    if (cache.pages().size() != program.groups.size())
-        throw InvalidError("the cache belongs to another program");
-    for (size_t g = 0; g < program.groups.size(); ++g) {
-        if (cache.stride(static_cast<int>(g)) != program.groups[g].page_elements) {
-            throw InvalidError("the cache belongs to another program");
-        }
-    }
+    if (!cache.fits(program)) throw InvalidError("the cache belongs to another program");
     int64_t rows = 0, outputs = 0;
     for (size_t i = 0; i < items.size(); ++i) {
         StepItem& item = items[i];

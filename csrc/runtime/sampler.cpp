@@ -5,7 +5,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace ollamapy {
 
@@ -203,7 +206,23 @@ struct LogSoftmax {
     float operator()(float logit) const { return static_cast<float>(below(logit, best) - log_sum); }
 };
 
-std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, int64_t n, SamplerScratch& scratch) {
+// What llama-server reports of tokens whose probability is 0 in float32: its clients know the number. Which
+// of them it lists is what its partial sort leaves in place.
+void report_impossible(std::span<const float> logits, std::vector<TokenLogprob>& top) {
+    if (top.empty() || std::exp(top.back().logprob) > 0) return;
+    std::vector<std::pair<float, int32_t>> all(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i) all[i] = {logits[i], static_cast<int32_t>(i)};
+    const auto last = all.begin() + static_cast<std::ptrdiff_t>(top.size());
+    std::partial_sort(all.begin(), last, all.end(),
+                      [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (size_t i = 0; i < top.size(); ++i) {
+        if (std::exp(top[i].logprob) > 0) continue;
+        top[i] = {all[i].second, std::numeric_limits<float>::lowest()};
+    }
+}
+
+std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, std::span<const float> logits,
+                                        int64_t n, SamplerScratch& scratch) {
     std::vector<TokenLogprob> top;
     if (n <= 0) return top;
     select_best(n, scratch);
@@ -213,6 +232,7 @@ std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, int64_t n
         if (logprob == -kInfinity) break;
         top.push_back({id_of(rank), logprob});
     }
+    report_impossible(logits, top);
     return top;
 }
 
@@ -418,7 +438,8 @@ Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> histo
         return result;
     }
     const LogSoftmax log_softmax(logits, n_vocab, greatest);
-    result.top = best_logprobs(log_softmax, std::min(params.logprobs, n_vocab), scratch);
+    result.top = best_logprobs(log_softmax, {logits, static_cast<size_t>(n_vocab)},
+                               std::min(params.logprobs, n_vocab), scratch);
     result.token = choose_token();
     result.logprob = log_softmax(logits[result.token]);
     return result;
@@ -427,7 +448,8 @@ Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> histo
 std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t n_vocab, int64_t n,
                                        SamplerScratch& scratch) {
     const int32_t greatest = load_keys(logits, n_vocab, scratch);
-    return best_logprobs(LogSoftmax(logits, n_vocab, greatest), std::min(n, n_vocab), scratch);
+    return best_logprobs(LogSoftmax(logits, n_vocab, greatest), {logits, static_cast<size_t>(n_vocab)},
+                         std::min(n, n_vocab), scratch);
 }
 
 double uniform(uint64_t seed, uint64_t branch, uint64_t position) {

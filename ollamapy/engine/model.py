@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ class Settings:
     prefill_rows: int = 256  # prompt rows in a step, beside the decoding ones
     max_sequences: int = 64  # requests of a model that run at once; the others wait
     kv_memory: int = 1 << 30  # bytes of the KV pages of a model
+    kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
 @dataclass(slots=True)
@@ -59,17 +61,19 @@ def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
     """
     file = _core.GGUFFile(path)
     architecture = check(file)
-    tokenizer = _core.Tokenizer(file)
     weights = _core.Weights(file, device)
     graph = _core.Graph(weights)
-    if isinstance(architecture, Bert):
-        # A text is never split, so a step has room for the longest.
-        rows = max(architecture.context_length, settings.prefill_rows)
-        program = graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
-    else:
-        rows = settings.prefill_rows + settings.max_sequences
-        program = graph.compile(architecture.logits(graph), rows, settings.max_sequences)
-    return Parts(file, architecture, tokenizer, weights, program)
+    with ThreadPoolExecutor(1) as side:  # the vocabulary beside the weights, neither with the GIL
+        tokenizer = side.submit(_core.Tokenizer, file)
+        if isinstance(architecture, Bert):
+            # A text is never split, so a step has room for the longest.
+            rows = max(architecture.context_length, settings.prefill_rows)
+            program = graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
+        else:
+            rows = settings.prefill_rows + settings.max_sequences
+            logits = architecture.logits(graph)
+            program = graph.compile(logits, rows, settings.max_sequences, settings.kv_type)
+        return Parts(file, architecture, tokenizer.result(), weights, program)
 
 
 class Model:
@@ -260,7 +264,8 @@ class Model:
 
                 def compile_program() -> _core.Program:
                     graph = _core.Graph(parts.weights)
-                    return graph.compile(parts.architecture.hidden(graph), rows, rows)
+                    hidden = parts.architecture.hidden(graph)
+                    return graph.compile(hidden, rows, rows, self._settings.kv_type)
 
                 program = await asyncio.to_thread(compile_program)
                 if self._parts is not None:

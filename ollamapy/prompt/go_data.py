@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ollamapy.prompt.gotemplate.encoding import to_json
+from ollamapy.prompt.gotemplate.encoding import is_empty, to_json
 from ollamapy.prompt.gotemplate.values import (
     ANY,
     ANY_SLICE,
@@ -332,3 +333,33 @@ def _property(given: Any) -> Struct:
         "Required": _strings(given.get("required")),
     }
     return Struct(PROPERTY, values)
+
+
+# ---------------------------------------------------------------- JSON of the API
+
+
+def arguments_json(arguments: Any) -> str:
+    """The arguments of a call in the order of the request, as Ollama hands them to llama.cpp."""
+    if not isinstance(arguments, dict):
+        return "{}"
+    return to_json([(key, from_json(item)) for key, item in arguments.items()])
+
+
+def tools_json(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Tools as llama.cpp shows them to a Jinja template: their known keys, properties in the request's order."""
+    shown = []
+    for tool in tools:
+        values = _tool(tool).values["Function"].values
+        parameters = values["Parameters"]
+        members: list[tuple[str, Any]] = []
+        for name, member in parameters.type.fields.items():
+            item = parameters.values[name]
+            if name == "Properties":
+                item = None if item.items is None else list(item.items.items())
+            if name == "Properties" or not (member.omitempty and is_empty(item)):
+                members.append((member.key or name, item))
+        text = to_json(
+            [("name", values["Name"]), ("description", values["Description"]), ("parameters", members)]
+        )
+        shown.append({"type": "function", "function": json.loads(text)})
+    return shown

@@ -164,7 +164,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     from ollamapy.engine.engine import Engine
 
     store = Store(settings.models)
-    service = Service(settings, store, Engine(settings.threads))
+    service = Service(settings, store, Engine(settings.threads, kv_type=settings.kv_type))
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

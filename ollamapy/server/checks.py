@@ -25,14 +25,12 @@ def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | s
         return True if model.can("thinking") else None
     if value is False:
         return False
+    levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
     if not isinstance(value, (bool, str)):
-        levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
         raise RequestError(f"think must be a boolean or string ({levels}, true, or false)")
     if value is not True and value not in _THINK_LEVELS:
-        raise RequestError(
-            f"invalid think value: {orjson.dumps(value).decode()} (must be true, false, "
-            '"high", "medium", "low" or "max")'
-        )
+        asked = orjson.dumps(value).decode()
+        raise RequestError(f"invalid think value: {asked} (must be {levels}, true, or false)")
     if not model.can("thinking"):
         if relax:
             return None

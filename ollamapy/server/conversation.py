@@ -7,6 +7,7 @@ replies. `/api/generate` and `/v1/completions` ask with a `Question`, everything
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ class Asked:
     messages: list[Message] = field(default_factory=list)
     question: Question | None = None  # instead of messages
     tools: list[dict[str, Any]] = field(default_factory=list)
+    empty_tools: bool = False  # an empty list of tools was sent, which a template can tell from none
     think: Any = None  # bool, "low", "medium", "high", "max"; None: not said
     relax_thinking: bool = False  # a model that cannot think answers without, instead of refusing
     grammar: str | None = None  # what the answer, after a thought, has to match (server/formats.py)
@@ -148,7 +150,7 @@ class Conversation:
 
     async def rendered(self) -> tuple[str, int]:
         """The prompt as text, and how many images it shows."""
-        self._prepare()
+        await asyncio.to_thread(self._prepare)
         async with self._resident() as loaded:
             prompt = await self._prompt(loaded)
             return prompt.text, _images(self._turns[prompt.start :])
@@ -166,8 +168,7 @@ class Conversation:
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """The answer. Closing the generator ends its work. Raises RequestError, EngineError."""
-        self._prepare()
-        check_vision(_images(self._turns), self.model)
+        await asyncio.to_thread(self._prepare, True)
         asked = self.asked
         assert self._parser is not None
         async with self._resident() as loaded:
@@ -193,6 +194,8 @@ class Conversation:
                 async for delta in running.deltas:
                     parser_input.append(delta.text)
                     reply = read(parser, delta)
+                    if parser.in_tags and not reply.pieces:
+                        reply.logprobs = []
                     for portion in portions(reply, len(delta.text)):
                         yield portion
                     if delta.done_reason is None:
@@ -206,12 +209,15 @@ class Conversation:
         asked = self.asked
         return self._service.resident(self.model, asked.keep_alive, asked.options, asked.timing)
 
-    def _prepare(self) -> None:
-        """Parser and prompt; a template that refuses is an error before anything is loaded."""
+    def _prepare(self, look: bool = False) -> None:
+        """Parser and prompt; blocks. A template that refuses is an error before anything is loaded, and so are
+        images when somebody has to look at them."""
         question = self.asked.question
         if question is not None:
             asked = [Message(role="user", content=question.prompt, images=question.images)]
             self._turns = chat_turns(self.model, asked, question.system, not question.context)
+            if look:
+                check_vision(_images(self._turns), self.model)
             # a named parser is only told what the request says; raw text is read only if it asks for thoughts
             named = bool(self.model.parser_name)
             think = self._said_think if named or question.raw else self.think
@@ -223,9 +229,12 @@ class Conversation:
             )
         else:
             self._turns = without_old_thoughts(self.model, chat_turns(self.model, self.asked.messages))
+            if look:
+                check_vision(_images(self._turns), self.model)
             setup = Setup(self.asked.tools, self.think, self._turns[-1])
             self._parser = parser = self.model.parser(setup)
-            tools = [dict(tool) for tool in parser.tools] if self.asked.tools else None
+            offered = bool(self.asked.tools) or self.asked.empty_tools
+            tools = [dict(tool) for tool in parser.tools] if offered else None
             if self.asked.forced:
                 self._parser = forced_parser(parser, setup)
             self._render = lambda turns: self.model.render_chat(turns, tools, self.think)

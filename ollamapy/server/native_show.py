@@ -73,7 +73,11 @@ def describe_model(model: ServedModel, system: str, verbose: bool, agent: str) -
         value["system"] = system
     value["details"] = details(stored)
     if stored.messages:
-        value["messages"] = stored.messages
+        # their calls and tools' names are kept, but Ollama does not show them
+        value["messages"] = [
+            {"role": message.get("role", ""), "content": message.get("content", "")}
+            for message in stored.messages
+        ]
     info = model_info(file, model.facts.parameters, verbose)
     if agent.startswith(_COPILOT) and "general.basename" in info:
         info["general.basename"] = stored.name.short

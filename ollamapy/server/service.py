@@ -211,7 +211,8 @@ async def fit_messages(
     systems = [i for i, message in enumerate(messages) if message.get("role") == "system"]
 
     async def starting_at(start: int) -> Fitted:
-        text = render([messages[i] for i in systems if i < start] + messages[start:])
+        turns = [messages[i] for i in systems if i < start] + messages[start:]
+        text = await asyncio.to_thread(render, turns)
         return Fitted(text, await tokenize(model, text), start)
 
     whole = await starting_at(0)

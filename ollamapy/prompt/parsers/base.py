@@ -94,6 +94,8 @@ class Parser(ABC):
         """the tools as the prompt shall offer them"""
         self.unfinished_call = False
         """whether the text ended inside a call"""
+        self.in_tags = False
+        """whether what came last is neither text nor thought, nor will be: log probabilities leave it out"""
         self.in_thought = self._in_thought()
         """whether the prompt ends inside of a thought"""
         self.thought = self.thought_tags if self.in_thought or self._may_think() else None
@@ -160,13 +162,15 @@ class Parser(ABC):
             raise ParseError(message)
         yield Content(text)
 
-    def _unfinished(self, start: str) -> Reading:
-        """The text ended inside a call that began with start. A limit that cuts a call leaves its text; a model
-        that stops in the middle of one has said nothing."""
-        self.unfinished_call = True
-        text = start + self._drop(len(self._text))
-        if self._cut:
-            yield Content(text)
+    def _unfinished(self, tag: str, *beginnings: str) -> Reading:
+        """The text ended after a tag that begins a call, without one. Half a call is no text; but what does not
+        even begin as one is, and the tag with it."""
+        text = self._drop(len(self._text))
+        start = text.lstrip()
+        if any(start.startswith(b) or b.startswith(start) for b in beginnings):
+            self.unfinished_call = True
+        else:
+            yield Content(tag + text)
 
     def _echo(self, tag: str) -> Generator[None, None, bool]:
         """Drop a tag that the prompt ends with and the model may repeat. White space may stand before it."""

@@ -38,7 +38,7 @@ class CogitoParser(DeepSeek3Parser):
                 yield from self._calls()
             else:  # results that it makes up
                 if (yield from self._inside(OUTPUTS_END)) is None:
-                    yield from self._unfinished(OUTPUTS)
+                    self._drop(len(self._text))
                 yield from self._skip_blanks()
 
     def _call(self, text: str) -> ToolCall | None:

@@ -68,6 +68,6 @@ class CohereParser(Parser):
             if calls:
                 self._drop(len(self._text))
             else:
-                yield from self._unfinished(_ACTION)
+                yield from self._unfinished(_ACTION, "[", "{")
         elif not calls and text.strip(" \t\r\n[]"):
             yield Content(_ACTION + text + _ACTION_END)

@@ -40,7 +40,7 @@ class DeepSeek3Parser(Parser):
             if text is None:
                 call = self._call(self._text)
                 if call is None:
-                    yield from self._unfinished(CALLS + CALL)
+                    yield from self._unfinished(CALL, "")
                 else:
                     self._drop(len(self._text))
                     yield call

@@ -32,6 +32,6 @@ class FunctionGemmaParser(Parser):
                     self._drop(len(self._text))
                 yield call
             elif text is None:
-                yield from self._unfinished(_CALL)
+                yield from self._unfinished(_CALL, "call:")
             else:
                 yield Content(_CALL + text + _CALL_END)

@@ -65,7 +65,7 @@ class Gemma4NoThinkingParser(Parser):
         if text is None:
             call = _call(self._text, repair=False)
             if call is None:
-                yield from self._unfinished(_CALL)
+                yield from self._unfinished(_CALL, "call:")
             else:
                 self._drop(len(self._text))
                 yield call

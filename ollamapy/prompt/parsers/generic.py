@@ -43,7 +43,9 @@ class GenericParser(Parser):
 
     def read(self) -> Reading:
         if self._thinking is not None:
+            self.in_tags = True
             yield from self._thought(*self._thinking)
+            self.in_tags = False
         if not self._names:
             yield from self._rest(Content)
         elif self._bare:
@@ -98,8 +100,11 @@ class GenericParser(Parser):
         tag = self._call.tag
         while (yield from self._upto(Content, tag)) is not None:
             self._text = tag + self._text
-            if not (yield from self._calls()):
-                yield Content(self._drop(len(tag)))
+            if (yield from self._calls()):
+                continue
+            if self.unfinished_call and self._cut:  # half a call, which the limit explains
+                return
+            yield Content(self._drop(len(tag)))
 
     def _calls(self) -> Generator[Piece | None, None, bool]:
         """The calls that the text begins with, and what closes them. False: it is not one, and stays."""

@@ -64,7 +64,7 @@ class GlimmerParser(Parser):
             return
         inside = yield from self._inside(_CALLS_END)
         if inside is None:
-            yield from self._unfinished("")
+            yield from self._unfinished("", _CALLS)
             return
         text = inside + _CALLS_END
         calls = self._calls(text)

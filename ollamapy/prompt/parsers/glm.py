@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ollamapy.prompt.parsers.base import Content, Parser, Reading, Thinking, Tool, ToolCall
-from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_named
+from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_name, tool_named
 
 THINK, THINK_END = "<think>", "</think>"
 CALL, CALL_END = "<tool_call>", "</tool_call>"
@@ -77,7 +77,7 @@ class GLMParser(Parser):
             self._drop(len(self._text))
             yield call
         else:
-            yield from self._unfinished(CALL)
+            yield from self._unfinished(CALL, *map(tool_name, self.tools))
 
     def _whole(self, text: str) -> ToolCall | None:
         """The call of a text without its last tag, if it is sure that nothing else is missing."""

@@ -88,8 +88,7 @@ class HarmonyParser(Parser):
         if arguments is not None:
             yield ToolCall(self._names.get(name, name), arguments)
         elif inside is None and self._cut:
-            self._text = text
-            yield from self._unfinished("")
+            self.unfinished_call = True
         else:
             message = f"error parsing tool call: raw='{text}', err={json_error(text)}"
             yield from self._broken(message, text)

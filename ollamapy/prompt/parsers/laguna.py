@@ -8,7 +8,7 @@ from collections.abc import Generator
 from ollamapy.prompt.parsers.base import Content, Parser, Piece, Reading, Thinking, ToolCall
 from ollamapy.prompt.parsers.glm import CALL, CALL_END, TAGS, THINK, THINK_END
 from ollamapy.prompt.parsers.json_values import BraceScan, json_object, named_call
-from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_named
+from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_name, tool_named
 
 _USER, _USER_END = "<user>", "</user>"
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
@@ -70,7 +70,7 @@ class LagunaParser(Parser):
             complete = self._text.rstrip().endswith((TAGS[-1], "}"))
             call = self._call_of(self._text) if complete else None
             if call is None:
-                yield from self._unfinished(CALL)
+                yield from self._unfinished(CALL, "{", *map(tool_name, self.tools))
             else:
                 self._drop(len(self._text))
                 yield call

@@ -34,7 +34,7 @@ class LFM2Parser(Parser):
         calls = _calls(self._text if text is None else text)
         if text is None:
             if not calls:
-                yield from self._unfinished(_CALLS)
+                yield from self._unfinished(_CALLS, "[")
                 return
             self._drop(len(self._text))
         if calls:

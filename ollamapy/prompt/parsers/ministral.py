@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ollamapy.prompt.parsers.base import Content, Parser, Reading, Thinking, ToolCall
 from ollamapy.prompt.parsers.json_values import BraceScan, json_error, json_object
-from ollamapy.prompt.parsers.schema_values import tool_named
+from ollamapy.prompt.parsers.schema_values import tool_name, tool_named
 
 _CALL, _ARGUMENTS = "[TOOL_CALLS]", "[ARGS]"
 _THINK, _THINK_END = "[THINK]", "[/THINK]"
@@ -24,12 +24,12 @@ class MinistralParser(Parser):
     def _call(self) -> Reading:
         name = yield from self._inside(_ARGUMENTS)
         if name is None:
-            yield from self._unfinished(_CALL)
+            yield from self._unfinished(_CALL, *map(tool_name, self.tools))
             return
         scan = BraceScan()
         while (end := scan.end(self._text)) is None:
             if not (yield from self._wait()):
-                yield from self._unfinished(_CALL + name + _ARGUMENTS)
+                yield from self._unfinished(_CALL + name + _ARGUMENTS, "{")
                 return
         text = self._drop(end)
         arguments = json_object(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ollamapy.prompt.parsers.base import Content, Parser, Reading, ToolCall
 from ollamapy.prompt.parsers.python_calls import python_calls
+from ollamapy.prompt.parsers.schema_values import tool_name
 
 _CALLS, _CALLS_END = "<function_calls>", "</function_calls>"
 
@@ -28,6 +29,6 @@ class Olmo3Parser(Parser):
                     self._drop(len(self._text))
                 yield from calls
             elif text is None:
-                yield from self._unfinished(_CALLS)
+                yield from self._unfinished(_CALLS, *map(tool_name, self.tools))
             elif text.strip():
                 yield Content(_CALLS + text + _CALLS_END)

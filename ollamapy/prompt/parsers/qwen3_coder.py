@@ -44,7 +44,7 @@ class Qwen3CoderParser(Parser):
                 if call is not None:
                     yield call
                     return
-            yield from self._unfinished(CALL)
+            yield from self._unfinished(CALL, "<function=", "{")
             return
         call = function_call(text, self.tools)
         if call is None:
