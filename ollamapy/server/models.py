@@ -17,11 +17,12 @@ from ollamapy.prompt.parsers import Parser, Setup, family
 from ollamapy.prompt.parsers.generic import GenericParser
 from ollamapy.prompt.renderers import renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
-from ollamapy.server.errors import NotFoundError, UnsupportedError
+from ollamapy.server.errors import NotFoundError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
+from ollamapy.types import RequestError
 
 _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
@@ -46,9 +47,9 @@ class ServedModel:
 
     @property
     def path(self) -> str:
-        """The GGUF to load. Raises UnsupportedError for a model that is more than its GGUF."""
+        """The GGUF to load. Raises RequestError for a model that is more than its GGUF."""
         if self.stored.count("adapter"):
-            raise UnsupportedError(
+            raise RequestError(
                 f"model {self.stored.name.short} has an adapter, which this server cannot apply"
             )
         return str(self.stored.model_path)
@@ -187,8 +188,13 @@ def _prefers(jinja: JinjaTemplate, own: GoTemplate) -> bool:
 
 
 def served(store: Store, asked: str, name: ModelName) -> ServedModel:
-    """Look a model up and read its header; blocks. Raises ModelNotFoundError, StoreError, GGUFError."""
+    """Look a model up and read its header; blocks.
+
+    Raises ModelNotFoundError, StoreError, GGUFError, and RequestError for a model that another server runs.
+    """
     stored = store.get(name)
+    if stored.config.remote_host:
+        raise RequestError("this server cannot run this remote model")
     return ServedModel(asked, stored, facts_of(stored.model_path))
 
 
@@ -197,7 +203,7 @@ async def find_model(store: Store, asked: str) -> ServedModel:
     asked."""
     if not asked:
         raise NotFoundError("model '' not found")
-    name = ModelName.parse(asked)
+    name = ModelName.parse_reference(asked)
     try:
         return await asyncio.to_thread(served, store, asked, name)
     except ModelNotFoundError:

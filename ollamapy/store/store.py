@@ -91,6 +91,10 @@ class StoredModel:
             raise StoreError(f"model {self.name.short} has no weights")
         return path
 
+    def paths(self, kind: str) -> list[Path]:
+        """The blobs of all layers of a kind. Raises StoreError when one is missing."""
+        return [self._blob(layer) for layer in self.manifest.layers if layer.kind == kind]
+
     @property
     def weights(self) -> str:
         """The digest of the weights, "" for a model without."""

@@ -1,4 +1,4 @@
-"""A server on the real engine with a model that plays its part in a tool loop."""
+"""A server on the real engine with models that play their part in a tool loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.clients.scripted_model import build
 from tests.server.harness import RunningServer, add_gguf
 
 MODEL = "agent"
+CODER = "coder"
 QUESTION = "How is the weather in Zürich?"
 RESULT = "21 °C, “sunny” & <calm>"
 THOUGHT = "I have to ask the station."
@@ -30,6 +31,14 @@ SCRIPTS = {
     "<|answer|>": ANSWER,
     "<|answer-two|>": ANSWER_TWO,
     "<|lost|>": "I do not know what came of my call.",
+}
+_CODER_CALL = (
+    "<tool_call>\n<function=get_weather>\n<parameter=place>\nPLACE\n</parameter>\n"
+    "<parameter=unit>\ncelsius\n</parameter>\n</function>\n</tool_call>"
+)
+CODER_SCRIPTS = SCRIPTS | {
+    "<|ask|>": WORDS + "\n" + _CODER_CALL.replace("PLACE", "Zürich"),
+    "<|ask-two|>": _CODER_CALL.replace("PLACE", "Genève") + "\n" + _CODER_CALL.replace("PLACE", "Zürich"),
 }
 
 # The prompt ends with the marker of what the model shall say: what it asked and what it was told since the last
@@ -55,12 +64,22 @@ TEMPLATE = _TEMPLATE.replace("QUESTION", QUESTION).replace("RESULT_TWO", RESULT_
 
 @pytest.fixture(scope="session")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with the model `agent`: it calls get_weather once, or for QUESTION_TWO twice, and answers."""
+    """A server with two models that call get_weather once, or for QUESTION_TWO twice, and answer.
+
+    `agent` thinks first, and calls as its template does; `coder` calls as its parser wants it.
+    """
     folder = tmp_path_factory.mktemp("agent")
     server = RunningServer(folder / "models", Engine)
-    add_gguf(server.store, build(folder / "scripted.gguf", SCRIPTS), "scripted")
-    body = {"model": MODEL, "from": "scripted", "template": TEMPLATE, "stream": False}
-    response = httpx.post(f"{server.url}/api/create", json=body, timeout=30)
-    assert response.json() == {"status": "success"}
+    for name, scripts, parser in ((MODEL, SCRIPTS, ""), (CODER, CODER_SCRIPTS, "qwen3-coder")):
+        add_gguf(server.store, build(folder / f"{name}.gguf", scripts), f"scripted-{name}")
+        body = {
+            "model": name,
+            "from": f"scripted-{name}",
+            "template": TEMPLATE,
+            "parser": parser,
+            "stream": False,
+        }
+        response = httpx.post(f"{server.url}/api/create", json=body, timeout=30)
+        assert response.json() == {"status": "success"}
     yield server
     server.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import ollama
+import pytest
 
 from tests.clients.conftest import (
     ANSWER,
     ANSWER_TWO,
+    CODER,
     MODEL,
     QUESTION,
     QUESTION_TWO,
@@ -77,19 +79,20 @@ def test_loop_streamed(agent: RunningServer) -> None:
     assert joined(list(client.chat(MODEL, messages, **arguments))).content == ANSWER
 
 
-async def test_two_calls_then_another_question(agent: RunningServer) -> None:
+@pytest.mark.parametrize("model", [MODEL, CODER])
+async def test_two_calls_then_another_question(agent: RunningServer, model: str) -> None:
     client = ollama.AsyncClient(agent.url)
     messages = [ollama.Message(role="user", content=QUESTION_TWO)]
     for question in (QUESTION_TWO, QUESTION):
         if question is QUESTION:
             messages.append(ollama.Message(role="user", content=question))
-        parts = [part async for part in await client.chat(MODEL, messages, tools=[get_weather], stream=True)]
+        parts = [part async for part in await client.chat(model, messages, tools=[get_weather], stream=True)]
         asked = joined(parts)
         assert asked.tool_calls is not None
         places = [call.function.arguments["place"] for call in asked.tool_calls]
         assert places == (["Genève", "Zürich"] if question is QUESTION_TWO else ["Zürich"])
         messages += [asked, *map(result, asked.tool_calls)]
-        answered = await client.chat(MODEL, messages, tools=[get_weather])
+        answered = await client.chat(model, messages, tools=[get_weather])
         assert answered.message.content == (ANSWER_TWO if question is QUESTION_TWO else ANSWER)
         messages.append(answered.message)
 

@@ -8,7 +8,16 @@ from typing import Any
 import openai
 import pytest
 
-from tests.clients.conftest import ANSWER, ANSWER_TWO, MODEL, QUESTION, QUESTION_TWO, RESULT, RESULT_TWO
+from tests.clients.conftest import (
+    ANSWER,
+    ANSWER_TWO,
+    CODER,
+    MODEL,
+    QUESTION,
+    QUESTION_TWO,
+    RESULT,
+    RESULT_TWO,
+)
 from tests.server.harness import RunningServer
 
 RESULTS = {"Zürich": RESULT, "Genève": RESULT_TWO}
@@ -47,14 +56,15 @@ def streamed(client: openai.OpenAI, **arguments: Any) -> Any:
         return stream.get_final_completion()
 
 
+@pytest.mark.parametrize("model", [MODEL, CODER])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @LOOPS
 def test_chat_completions(
-    client: openai.OpenAI, question: str, places: list[str], answer: str, stream: bool
+    client: openai.OpenAI, question: str, places: list[str], answer: str, stream: bool, model: str
 ) -> None:
     messages: list[Any] = [{"role": "user", "content": question}]
     arguments: dict[str, Any] = {
-        "model": MODEL,
+        "model": model,
         "messages": messages,
         "tools": [{"type": "function", "function": FUNCTION}],
     }

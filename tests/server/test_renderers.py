@@ -92,3 +92,13 @@ def test_architectures_with_a_renderer_of_their_own(scripted: RunningServer) -> 
     shown = post(scripted, "/api/show", {"model": "other"}).json()
     assert "RENDERER gemma4-large" in shown["modelfile"]
     assert "parameters" not in shown
+
+
+def test_cutting_stops_before_a_prompt_that_cannot_be_written(scripted: RunningServer) -> None:
+    """Qwen3.8 needs a question: the oldest messages go, but not the last question with what follows it."""
+    create(scripted, "strict", renderer="qwen3.8")
+    work = [{"role": "assistant", "content": "hm"}, {"role": "tool", "content": "21"}] * 3
+    long = {"role": "user", "content": "x" * 5000}
+    prompt = rendered(scripted, "strict", [long, {"role": "user", "content": "ask"}, *work])
+    assert "user\nask<|im_end|>" in prompt["_debug_info"]["rendered_template"]
+    assert rendered(scripted, "strict", [long, *work]) == {"error": "no user query found in messages"}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ollamapy.prompt.errors import TemplateRenderError
 from ollamapy.prompt.renderers.conversation import Think, Tool, Turn, tool_of, turn_of
+from ollamapy.types import RequestError
 
 Write = Callable[[Sequence[Turn], Sequence[Tool], Think], str]
 """turns, the tools on offer and whether to think → the prompt for the next answer"""
@@ -35,9 +36,11 @@ class Renderer:
     ) -> str:
         """The prompt for the next answer. Raises RequestError for tools or messages that cannot be
         rendered."""
-        return self.write(
-            [turn_of(message) for message in messages], [tool_of(tool) for tool in tools or ()], think
-        )
+        try:
+            turns = [turn_of(message) for message in messages]
+            return self.write(turns, [tool_of(tool) for tool in tools or ()], think)
+        except RecursionError:
+            raise RequestError("a tool or the arguments of a call nest too deeply") from None
 
 
 Choose = Callable[[Sequence[str], str], str]

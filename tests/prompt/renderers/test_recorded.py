@@ -48,5 +48,29 @@ def test_odd_prompt(case: dict[str, Any]) -> None:
         assert _dated(prompt) == case["prompt"]
 
 
+@pytest.mark.parametrize("name", names())
+def test_depth_is_no_crash(name: str) -> None:
+    """Deep values are written, or refused as the client's mistake."""
+    value: Any = 1
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(400):
+        value, schema = {"k": [value]}, {"type": "object", "properties": {"a": schema}, "items": value}
+    call = {"function": {"name": "f", "arguments": {"a": value}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": schema}}}}
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    try:
+        assert "x" in renderer(name).render(messages, [tool])
+    except RequestError as error:
+        assert error.status == 400
+        assert "deep" in str(error)
+
+
+def test_wrong_types_are_refused() -> None:
+    for parameters in ({"properties": []}, {"required": "x"}, {"type": 1}, {"properties": {"a": 3}}):
+        tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        with pytest.raises(RequestError, match="invalid tool"):
+            renderer("qwen3-coder").render([{"role": "user", "content": "x"}], [tool])
+
+
 def test_every_renderer_is_recorded() -> None:
     assert {case["renderer"] for case in _RECORDED["cases"]} == set(names())
