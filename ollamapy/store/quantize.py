@@ -42,6 +42,7 @@ _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # for odd widths
 _NEVER = ("_norm.weight", "position_embd", "token_types", "ffn_gate_inp.weight")
 _SOURCES = ("F32", "F16", "BF16")
+_OLLAMA = ("F32", "F16", "Q8_0", "Q4_K_S", "Q4_K_M")
 _ALIGNMENT = 32
 _QUANTIZATION_VERSION = 2
 _CHUNK = 1 << 22  # values quantized at a time
@@ -164,10 +165,16 @@ def tensor_type(tensor: TensorInfo, target: str, model: _Model) -> str:
 
 
 def plan(file: GGUFFile, target: str) -> dict[str, str]:
-    """The type of every tensor. Raises QuantizeError for a source that is quantized already."""
+    """The type of every tensor.
+
+    Raises QuantizeError for a source that is quantized already, where Ollama raises it: for the types that it
+    writes itself. The others are ours, and who asks for one of them gets it, with the errors of both.
+    """
     model = _Model.of(file)
     for tensor in file.tensors():
-        if tensor.type not in _SOURCES:
+        if tensor.type not in _BLOCKS:
+            raise QuantizeError(f"tensors of type {tensor.type} cannot be quantized")
+        if tensor.type not in _SOURCES and target in _OLLAMA:
             raise QuantizeError("quantization is only supported for F16, BF16 and F32 models")
     return {tensor.name: tensor_type(tensor, target, model) for tensor in file.tensors()}
 
@@ -225,12 +232,14 @@ def _converted(file: GGUFFile, tensor: TensorInfo, kind: str, pool: ThreadPoolEx
         yield data.tobytes()
         return
     number = _BLOCKS[kind][0]
-    item = _BLOCKS[tensor.type][2]
+    _, block, size = _BLOCKS[tensor.type]
     width = tensor.shape[0]
     step = max(1, _CHUNK // width) * width
 
     def piece(start: int, count: int) -> NDArray[np.uint8]:
-        values = dequantize(tensor.type_id, data[start * item : (start + count) * item], count)
+        values = dequantize(
+            tensor.type_id, data[start // block * size : (start + count) // block * size], count
+        )
         return quantize(number, values)
 
     values = math.prod(tensor.shape)

@@ -107,4 +107,13 @@ def test_a_quantized_model_embeds_as_before(tmp_path: Path, minilm_gguf_path: Pa
 
 def test_a_quantized_source_is_refused(smollm2_path: Path) -> None:
     with pytest.raises(QuantizeError, match="quantization is only supported for F16, BF16 and F32 models"):
-        next(iter(quantized(smollm2_path, "Q4_0")))
+        next(iter(quantized(smollm2_path, "Q4_K_M")))
+
+
+def test_a_quantized_source_for_a_type_of_our_own(tmp_path: Path, smollm2_path: Path) -> None:
+    path = tmp_path / "q5.gguf"
+    path.write_bytes(b"".join(quantized(smollm2_path, "Q5_1")))
+    before, after = _core.GGUFFile(str(smollm2_path)), _core.GGUFFile(str(path))
+    for name in ("blk.3.ffn_down.weight", "blk.7.attn_q.weight"):
+        a, b = before.dequantize(name), after.dequantize(name)
+        assert np.sqrt(np.mean((a - b) ** 2)) < 0.06 * np.std(a)
