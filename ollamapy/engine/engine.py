@@ -59,12 +59,12 @@ class Engine:
             await asyncio.to_thread(self._runner.close)
         self._loop = self._runner = self._device = None
 
-    async def load(self, path: str) -> Model:
+    async def load(self, path: str, adapter: str = "") -> Model:
         loop, device = self._loop, self._device
         if loop is None or device is None:
             raise EngineError("the engine is not running")
         settings = Settings(self._prefill_chunk, self._max_sequences, kv_type=self._kv_type)
-        parts = await asyncio.to_thread(read_parts, path, device, settings)
+        parts = await asyncio.to_thread(read_parts, path, device, settings, adapter)
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
         settings = replace(settings, kv_memory=self._kv_budget())

@@ -69,8 +69,10 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Fail what is still running, unload all models and stop the device."""
 
-    async def load(self, path: str) -> LoadedModel:
+    async def load(self, path: str, adapter: str = "") -> LoadedModel:
         """Read a GGUF file and make it ready to run; the work happens off the event loop.
+
+        adapter, if not empty, is the GGUF of a LoRA that is applied.
 
         Raises UnsupportedModelError before any weight is read, GGUFError for a malformed file, OSError when
         it cannot be read, MemoryError when it does not fit.

@@ -74,16 +74,23 @@ class Residency:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, key: str, name: str, path: str, keep_alive: float | None, num_ctx: int = 0
+        self,
+        key: str,
+        name: str,
+        path: str,
+        keep_alive: float | None,
+        num_ctx: int = 0,
+        adapter: str = "",
     ) -> AsyncIterator[LoadedModel]:
         """A model, loaded if need be, that stays while the context is open.
 
-        key tells models apart (a digest); name is for people. keep_alive None leaves what the model has.
+        key tells models apart (digests of weights and adapter); name is for people. keep_alive None leaves
+        what the model has.
         Raises what Engine.load() raises, DoesNotFitError, and EngineError when loading takes too long.
         """
         resident = self._models.get(key)
         if resident is None:
-            resident = self._start(key, name, path)
+            resident = self._start(key, name, path, adapter)
         resident.name = name
         if keep_alive is not None:
             resident.keep_alive = keep_alive
@@ -106,8 +113,8 @@ class Residency:
             if resident.users == 0 and self._models.get(key) is resident:
                 self._rest(resident)
 
-    def _start(self, key: str, name: str, path: str) -> Resident:
-        task = asyncio.ensure_future(self._load(key, name, path))
+    def _start(self, key: str, name: str, path: str, adapter: str) -> Resident:
+        task = asyncio.ensure_future(self._load(key, name, path, adapter))
         resident = Resident(key, name, task, self._keep_alive)
         self._models[key] = resident
 
@@ -121,13 +128,13 @@ class Residency:
         task.add_done_callback(settle)
         return resident
 
-    async def _load(self, key: str, name: str, path: str) -> LoadedModel:
+    async def _load(self, key: str, name: str, path: str, adapter: str) -> LoadedModel:
         while len(self._models) > self._most:
             if not await self._evict(key):
                 break
         while True:
             try:
-                return await self._engine.load(path)
+                return await self._engine.load(path, adapter)
             except MemoryError as error:
                 if not await self._evict(key):
                     reason = f": {error}" if str(error) else ""

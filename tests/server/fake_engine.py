@@ -95,7 +95,7 @@ class FakeEngine:
     async def close(self) -> None:
         pass
 
-    async def load(self, path: str) -> FakeModel:
+    async def load(self, path: str, adapter: str = "") -> FakeModel:
         if self.loaded >= self.fits:
             raise MemoryError("1 GiB more are needed")
         self.loads.append(path)
