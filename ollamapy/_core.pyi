@@ -250,6 +250,9 @@ class Program:
     def describe(self) -> str:
         """The instructions, one a line."""
 
+def release_memory() -> None:
+    """Give what the allocator keeps for later back to the system: after a model was unloaded."""
+
 @final
 class KVCache:
     """The pages of a model: one pool per layer group. Memory is taken from the system as pages are touched.
@@ -370,10 +373,12 @@ class Runner:
         cache: KVCache,
         items: SequenceOf[tuple[Sequence, int, int, int]],
         want_logits: bool = False,
+        copies: SequenceOf[tuple[int, int, int]] = ...,
     ) -> int:
         """Queue a step and return its number. An item is (sequence, first position, tokens, outputs): its tokens are
         read from the sequence when the step runs; the last `outputs` rows get logits (0: none, 1: sample; more only
-        with want_logits). With want_logits nothing is sampled and the logit rows come back.
+        with want_logits). With want_logits nothing is sampled and the logit rows come back. copies: (group, from, to),
+        pages to be copied one after the other before the step runs.
         Raises ValueError for a step that does not fit the program, pages that are missing or out of range."""
     def drain(self) -> list[StepResult]:
         """Results that are ready; never blocks."""

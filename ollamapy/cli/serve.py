@@ -22,6 +22,8 @@ Settings are environment variables:
   OLLAMA_ORIGINS            further web origins that may ask, separated by commas; * is a wildcard
   OLLAMA_NOPRUNE            1: keep blobs that no model uses when starting
   OLLAMA_DEBUG              1: log more
+  OLLAMAPY_API_KEYS         keys that requests must bring, separated by commas, or the path of a file with one
+                            key, or sha256: and its digest, a line  (nobody is asked for one)
   OLLAMAPY_THREADS          threads of the engine  (all CPUs this process may use)
 """
 
@@ -29,10 +31,14 @@ Settings are environment variables:
 @click.command(help=_HELP)
 def serve() -> None:
     from ollamapy.server.app import serve as run_server
+    from ollamapy.server.keys import KeysError
     from ollamapy.server.settings import Settings
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, level=logging.INFO)
-    settings = Settings.from_environment()
+    try:
+        settings = Settings.from_environment()
+    except KeysError as error:
+        raise click.ClickException(str(error)) from None
     if settings.debug:
         logging.getLogger("ollamapy").setLevel(logging.DEBUG)
 

@@ -22,16 +22,19 @@ class Engine:
         kv_memory: int | None = None,
         isa: str = "",
         kv_type: str = "f16",
+        prefix_cache: bool = True,
     ) -> None:
         """threads 0: as many as this process has CPUs. prefill_chunk: prompt rows in a step; max_sequences:
         requests of a model that run at once. kv_memory: bytes of KV pages for each model; None takes a share
         of what is available when the model is loaded. isa: the instruction set, "" the widest. kv_type: what
-        KV pages hold, f16, q8_0 or q4_0."""
+        KV pages hold, f16, q8_0 or q4_0. prefix_cache: whether requests share the KV pages of equal
+        beginnings."""
         self._threads = threads
         self._isa = isa
         self._prefill_chunk = prefill_chunk
         self._max_sequences = max_sequences
         self._kv_memory = kv_memory
+        self._prefix_cache = prefix_cache
         self._kv_type = kv_type
         self._models: list[Model] = []
         self._device: _core.Device | None = None
@@ -63,7 +66,9 @@ class Engine:
         loop, device = self._loop, self._device
         if loop is None or device is None:
             raise EngineError("the engine is not running")
-        settings = Settings(self._prefill_chunk, self._max_sequences, kv_type=self._kv_type)
+        settings = Settings(
+            self._prefill_chunk, self._max_sequences, prefix_cache=self._prefix_cache, kv_type=self._kv_type
+        )
         parts = await asyncio.to_thread(read_parts, path, device, settings, adapter)
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
@@ -76,6 +81,8 @@ class Engine:
         for ours in [m for m in self._models if m is model]:
             self._models.remove(ours)
             await ours.close(EngineError("the model was unloaded"))
+            # The allocator keeps the pieces that a model was built from unless it is told.
+            await asyncio.to_thread(_core.release_memory)
 
     def _kv_budget(self) -> int:
         if self._kv_memory is not None:

@@ -17,7 +17,8 @@ from ollamapy import _core
 from ollamapy.engine.blocks import BlockManager
 from ollamapy.engine.constrained import Grammars
 from ollamapy.engine.embedding import EmbeddingLane, Text
-from ollamapy.engine.generation import Generation, GenerationLane, Limits, shortened
+from ollamapy.engine.generation import Generation, Limits, shortened
+from ollamapy.engine.lane import GenerationLane
 from ollamapy.engine.loop import StepLoop
 from ollamapy.engine.memory import plan_pages
 from ollamapy.engine.ports import CoreSequence
@@ -40,6 +41,7 @@ class Settings:
     prefill_rows: int = 256  # prompt rows in a step, beside the decoding ones
     max_sequences: int = 64  # requests of a model that run at once; the others wait
     kv_memory: int = 1 << 30  # bytes of the KV pages of a model
+    prefix_cache: bool = True  # whether requests share the pages of equal beginnings
     kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
@@ -108,7 +110,8 @@ class Model:
             pages = -(-program.max_rows // _core.PAGE_TOKENS) + program.max_outputs
             self._embedding = self._embedding_lane(program, [pages], program.max_rows, None)
         else:
-            cache, blocks = self._pool(parts.program, self._plan(parts.program, settings.max_sequences))
+            counts = self._plan(parts.program, settings.max_sequences)
+            cache, blocks = self._pool(parts.program, counts, settings.prefix_cache)
             self._generation = GenerationLane(
                 parts.program, cache, blocks, settings.prefill_rows, settings.max_sequences
             )
@@ -168,6 +171,7 @@ class Model:
         )
         job = Generation(
             next(_arrivals),
+            request.client,
             prompt,
             limits,
             stream,
@@ -312,9 +316,12 @@ class Model:
             _core.PAGE_TOKENS,
         )
 
-    def _pool(self, program: _core.Program, pages: list[int]) -> tuple[_core.KVCache, BlockManager]:
+    def _pool(
+        self, program: _core.Program, pages: list[int], reuse: bool = False
+    ) -> tuple[_core.KVCache, BlockManager]:
         cache = _core.KVCache(program, pages)
-        blocks = BlockManager([group.window for group in program.groups], pages, _core.PAGE_TOKENS)
+        windows = [group.window for group in program.groups]
+        blocks = BlockManager(windows, pages, _core.PAGE_TOKENS, reuse)
         self._pools.append((program, blocks))
         return cache, blocks
 

@@ -141,7 +141,7 @@ class Writer:
         """A reply as events, the closing ones of the last not among them."""
         found: list[Event] = []
         entries = [logprob_entry(entry, self.with_top) for entry in reply.logprobs]
-        for piece in reply.pieces:
+        for piece in reply.whole_pieces:
             if isinstance(piece, ToolCall):
                 if self._calls == 0 or self.asked.parallel_tool_calls:
                     found += self._call(piece)
@@ -315,7 +315,7 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
     if not asked.model:
         raise RequiredError("model is required")
     model = await find_model(service.store, asked.model)
-    wants = "message.output_text.logprobs" in asked.include or asked.top_logprobs > 0
+    wants = "message.output_text.logprobs" in asked.include
     count = logprob_count(wants, asked.top_logprobs)
     tool_choice = await choose(tools, asked.tool_choice, asked.parallel_tool_calls)
     text_format = None if asked.text is None else asked.text.format

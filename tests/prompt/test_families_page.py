@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ollamapy.prompt.parsers import Content, Parser, Piece, Setup, Thinking, ToolCall
+from ollamapy.prompt.parsers import FAMILIES, Content, Parser, Piece, Setup, Thinking, ToolCall
 from ollamapy.prompt.renderers import registry, renderer
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
@@ -18,14 +18,14 @@ CALL = {"function": {"name": "look_up", "arguments": {"word": "plume", "deep": {
 
 @pytest.fixture(scope="module")
 def parser() -> Iterator[type[Parser]]:
-    """Runs both programs: the renderer is registered until the module's end, and this is the parser."""
+    """Runs both programs: renderer and parser have their name until the module's end. This is the parser."""
     programs = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(programs) == 2
     names: dict[str, Any] = {"__name__": "quill"}
     for program in programs:
         exec(compile(program, str(PAGE), "exec"), names)
-    yield names["QuillParser"]
-    del registry._RENDERERS["quill"]
+    yield FAMILIES["quill"]
+    del registry._RENDERERS["quill"], FAMILIES["quill"]
 
 
 def pieces(parser: Parser, text: str, cut: bool = False) -> list[Piece]:

@@ -78,8 +78,20 @@ class Setup:
     """the last message: one of the assistant's is a beginning that the model goes on with"""
 
 
+FAMILIES: dict[str, type[Parser]] = {}
+"""the parsers by name"""
+
+
+def family(name: str) -> type[Parser] | None:
+    """The parser of a name; None for a name that nobody knows, whose models' text is read as it is."""
+    return FAMILIES.get(name)
+
+
 class Parser(ABC):
-    """One format. Subclasses write `read` with `_take`, `_until` and their like, and the class variables."""
+    """One format. Subclasses write `read` with `_upto`, `_inside` and their like, and the class variables.
+
+    A class that has names is known by them: `class QuillParser(Parser, names=("quill",))`.
+    """
 
     has_tools: ClassVar[bool] = False
     has_thinking: ClassVar[bool] = False
@@ -87,6 +99,12 @@ class Parser(ABC):
     """what a thought stands between; the first one is the end of the prompt where in_thought"""
     visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
+
+    def __init_subclass__(cls, names: Sequence[str] = ()) -> None:
+        super().__init_subclass__()
+        for name in names:
+            assert name not in FAMILIES, f"two parsers are named {name}"
+            FAMILIES[name] = cls
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -163,13 +181,12 @@ class Parser(ABC):
         yield Content(text)
 
     def _unfinished(self, tag: str, *beginnings: str) -> Reading:
-        """The text ended after a tag that begins a call, without one. Half a call is no text; but what does not
-        even begin as one is, and the tag with it."""
+        """The text ended after a tag that begins a call, without one. Half a call is no text: Ollama's users
+        do not see it; what does not even begin as one of beginnings is text, and the tag with it."""
+        self.unfinished_call = True
         text = self._drop(len(self._text))
         start = text.lstrip()
-        if any(start.startswith(b) or b.startswith(start) for b in beginnings):
-            self.unfinished_call = True
-        else:
+        if not any(start.startswith(b) or b.startswith(start) for b in beginnings):
             yield Content(tag + text)
 
     def _echo(self, tag: str) -> Generator[None, None, bool]:

@@ -24,7 +24,7 @@ from ollamapy.prompt.parsers.json_values import json_object
 _CALL = re.compile(r"[^\n]*" + re.escape(SEPARATOR) + r"(.*?)\n```json\n(.*?)(?:\n```|$)", re.DOTALL)
 
 
-class CogitoParser(DeepSeek3Parser):
+class CogitoParser(DeepSeek3Parser, names=("cogito",)):
     visible: Sequence[str] = (
         THINK_END, CALLS, CALLS_END, CALL, CALL_END, SEPARATOR, OUTPUT, OUTPUT_END, OUTPUTS, OUTPUTS_END
     )  # fmt: skip

@@ -34,7 +34,7 @@ def _actions(text: str) -> list[ToolCall]:
     return [call for value in (values if isinstance(values, list) else [values]) for call in _action(value)]
 
 
-class CohereParser(Parser):
+class CohereParser(Parser, names=("cohere",)):
     has_tools = True
     has_thinking = True
     thought_tags = (_THINK, _TEXT)  # a grammar's text begins with the block of text

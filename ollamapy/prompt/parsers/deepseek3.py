@@ -14,7 +14,7 @@ OUTPUTS, OUTPUTS_END = "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁e
 OUTPUT, OUTPUT_END = "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"
 
 
-class DeepSeek3Parser(Parser):
+class DeepSeek3Parser(Parser, names=("deepseek3",)):
     has_tools = True
     has_thinking = True
     thought_tags = ("<think>", THINK_END)

@@ -19,7 +19,7 @@ def _call(text: str) -> ToolCall | None:
     return None if match is None or arguments is None else ToolCall(match[1].strip(), arguments)
 
 
-class FunctionGemmaParser(Parser):
+class FunctionGemmaParser(Parser, names=("functiongemma",)):
     has_tools = True
     visible = (_CALL, _CALL_END)
 

@@ -37,7 +37,7 @@ def _with_mark(text: str) -> str:
     return text[:-1] + _MARK + text[-1:] if text.endswith(("}", "]")) else text + _MARK
 
 
-class Gemma4NoThinkingParser(Parser):
+class Gemma4NoThinkingParser(Parser, names=("gemma4-no-thinking",)):
     has_tools = True
     visible = (_THINK, _THINK_END, _CALL, _CALL_END, _RESPONSE, _MARK)
 
@@ -77,7 +77,7 @@ class Gemma4NoThinkingParser(Parser):
             yield from self._skip_blanks()
 
 
-class Gemma4Parser(Gemma4NoThinkingParser):
+class Gemma4Parser(Gemma4NoThinkingParser, names=("gemma4",)):
     has_thinking = True
     thought_tags = (_THINK, _THINK_END)
 

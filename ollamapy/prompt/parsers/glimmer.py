@@ -18,7 +18,7 @@ _INVOKE = re.compile(
 _PARAMETER = re.compile(r'<atem:parameter name="([^"]*)">(.*?)</atem:parameter>', re.DOTALL)
 
 
-class GlimmerParser(Parser):
+class GlimmerParser(Parser, names=("glimmer",)):
     has_tools = True
     has_thinking = True
     thought_tags = ("to=self" + _MESSAGE, "to=user" + _MESSAGE)  # a grammar's text is for the user

@@ -45,7 +45,7 @@ def _pairs(text: str) -> tuple[str, list[tuple[str, str]], bool]:
     return name, pairs, closed and key is None
 
 
-class GLMParser(Parser):
+class GLMParser(Parser, names=("glm-ocr",)):
     """The family; who thinks has `<think>` in the prompt or writes it."""
 
     has_tools = True
@@ -99,7 +99,7 @@ def arguments_call(text: str, tools: Sequence[Tool]) -> ToolCall | None:
     return ToolCall(name, arguments) if name else None
 
 
-class GLM47Parser(GLMParser):
+class GLM47Parser(GLMParser, names=("glm-4.7",)):
     has_thinking = True
 
     def _in_thought(self) -> bool:

@@ -22,7 +22,7 @@ def identifier(name: str) -> str:
     return "_" + name if name[0].isdecimal() else name
 
 
-class HarmonyParser(Parser):
+class HarmonyParser(Parser, names=("harmony",)):
     has_tools = True
     has_thinking = True
     thought_tags = (_CHANNEL + "analysis" + _MESSAGE, _CHANNEL + "final" + _MESSAGE)

@@ -15,7 +15,7 @@ _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", r
 _ALIASES = {"read_file": "read", "write_file": "write", "edit_file": "edit", "web_fetch": "webfetch"}
 
 
-class LagunaParser(Parser):
+class LagunaParser(Parser, names=("laguna",)):
     has_tools = True
     has_thinking = True
     thought_tags = (THINK, THINK_END)
@@ -141,6 +141,6 @@ class LagunaParser(Parser):
         return ToolCall(name, {key: block_value(value, parameter_types(tool, key)) for key, value in pairs})
 
 
-class LagunaV8Parser(LagunaParser):
+class LagunaV8Parser(LagunaParser, names=("poolside-v1",)):
     def _continues(self) -> bool:
         return False  # its prompt closes the assistant's last message and begins a new one

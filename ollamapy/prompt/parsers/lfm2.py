@@ -16,7 +16,7 @@ def _calls(text: str) -> list[ToolCall]:
         return []
 
 
-class LFM2Parser(Parser):
+class LFM2Parser(Parser, names=("lfm2",)):
     has_tools = True
     visible = (_THINK, _THINK_END, _CALLS, _CALLS_END)
 
@@ -44,7 +44,7 @@ class LFM2Parser(Parser):
         yield from self._skip_blanks()
 
 
-class LFM2ThinkingParser(LFM2Parser):
+class LFM2ThinkingParser(LFM2Parser, names=("lfm2-thinking",)):
     has_thinking = True
     thought_tags = (_THINK, _THINK_END)
 

@@ -10,7 +10,7 @@ _CALL, _ARGUMENTS = "[TOOL_CALLS]", "[ARGS]"
 _THINK, _THINK_END = "[THINK]", "[/THINK]"
 
 
-class MinistralParser(Parser):
+class MinistralParser(Parser, names=("ministral",)):
     has_tools = True
     visible = (_CALL, _ARGUMENTS, _THINK, _THINK_END)
 

@@ -16,7 +16,7 @@ def _calls(text: str) -> list[ToolCall]:
         return []
 
 
-class Olmo3Parser(Parser):
+class Olmo3Parser(Parser, names=("olmo3",)):
     has_tools = True
     visible = (_CALLS, _CALLS_END)
 

@@ -7,7 +7,7 @@ from ollamapy.prompt.parsers.base import Content, Parser, Reading, Thinking
 _THINK_END = "</think>"
 
 
-class Olmo3ThinkParser(Parser):
+class Olmo3ThinkParser(Parser, names=("olmo3-think",)):
     has_thinking = True
     thought_tags = ("<think>", _THINK_END)
     visible = (_THINK_END,)

@@ -11,7 +11,7 @@ THINK, THINK_END = "<think>", "</think>"
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 
-class Qwen3Parser(Parser):
+class Qwen3Parser(Parser, names=("qwen3",)):
     has_tools = True
     visible: Sequence[str] = (THINK, THINK_END, CALL, CALL_END)
 
@@ -52,7 +52,7 @@ class Qwen3Parser(Parser):
         return f"failed to parse JSON: {json_error(text)}"
 
 
-class Qwen3ThinkingParser(Qwen3Parser):
+class Qwen3ThinkingParser(Qwen3Parser, names=("qwen3-thinking",)):
     has_thinking = True
     thought_tags = (THINK, THINK_END)
 

@@ -10,7 +10,13 @@ from ollamapy.prompt.parsers.qwen3_coder import CALL, CALL_END, Qwen3CoderParser
 _THINK, _THINK_END = "<think>", "</think>"
 
 
-class Qwen35Parser(Qwen3CoderParser):
+class Qwen35Parser(
+    Qwen3CoderParser,
+    names=(
+        "ornith",
+        "qwen3.5",
+    ),
+):
     has_thinking = True
     thought_tags = (_THINK, _THINK_END)
     visible: Sequence[str] = (_THINK, _THINK_END, CALL, CALL_END)

@@ -27,7 +27,7 @@ def function_call(text: str, tools: Sequence[Tool]) -> ToolCall | None:
     return ToolCall(name, arguments)
 
 
-class Qwen3CoderParser(Parser):
+class Qwen3CoderParser(Parser, names=("qwen3-coder",)):
     has_tools = True
     visible: Sequence[str] = (CALL, CALL_END)
 

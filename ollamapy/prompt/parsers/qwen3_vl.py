@@ -9,7 +9,7 @@ from ollamapy.prompt.parsers.json_values import json_error, json_object
 from ollamapy.prompt.parsers.qwen3 import CALL, CALL_END, THINK, THINK_END, Qwen3Parser
 
 
-class Qwen3VLParser(Qwen3Parser):
+class Qwen3VLParser(Qwen3Parser, names=("qwen3-vl-instruct",)):
     visible: Sequence[str] = (THINK_END, CALL, CALL_END)
 
     def _start(self) -> Reading:
@@ -23,7 +23,7 @@ class Qwen3VLParser(Qwen3Parser):
         return json_error(text) if json_object(text) is None else "a tool call without a name"
 
 
-class Qwen3VLThinkingParser(Qwen3VLParser):
+class Qwen3VLThinkingParser(Qwen3VLParser, names=("qwen3-vl-thinking",)):
     has_thinking = True
     thought_tags = (THINK, THINK_END)
 
