@@ -69,6 +69,15 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Fail what is still running, unload all models and stop the device."""
 
+    def needed_bytes(self, path: str) -> int:
+        """Memory that load() takes at least. Raises OSError."""
+
+    def free_bytes(self) -> int:
+        """Memory that is there, measured now, less what the loaded models were promised for KV pages."""
+
+    def held_bytes(self, model: LoadedModel) -> int:
+        """Memory that unload() gives back, the promised included."""
+
     async def load(self, path: str, adapter: str = "") -> LoadedModel:
         """Read a GGUF file and make it ready to run; the work happens off the event loop.
 

@@ -15,6 +15,7 @@ from ollamapy.prompt.images import tagged
 from ollamapy.prompt.jinja import JinjaTemplate
 from ollamapy.prompt.parsers import Parser, Setup, family
 from ollamapy.prompt.parsers.generic import GenericParser
+from ollamapy.prompt.parsers.jinja_family import jinja_family
 from ollamapy.prompt.renderers import renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
 from ollamapy.server.errors import NotFoundError
@@ -113,9 +114,20 @@ class ServedModel:
         return self.stored.config.model_family or self.facts.architecture
 
     def parser(self, setup: Setup, named: bool = True) -> Parser:
-        """What reads an answer of this model: the parser it names, unless not named, or its template's."""
+        """What reads an answer of this model: the parser it names, unless not named, or its template's.
+
+        A Jinja tells by what it writes which family's calls it is for; else they are JSON behind a tag.
+        """
         kind = family(self.parser_name) if named else None
-        return GenericParser(setup, self.tags) if kind is None else kind(setup)
+        if kind is not None:
+            return kind(setup)
+        if named and isinstance(self.template, JinjaTemplate):
+            kind = family(jinja_family(self.template.source))
+            if kind is not None:
+                parser = kind(setup)
+                parser.by_prompt = True
+                return parser
+        return GenericParser(setup, self.tags)
 
     @property
     def template_text(self) -> str:

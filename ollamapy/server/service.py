@@ -111,7 +111,7 @@ class Service:
         assert task is not None
         if self._closing:
             raise ShuttingDownError("the server is shutting down")
-        if len(self._tasks) >= self.settings.max_queue:
+        if len(self._tasks) >= self.settings.max_queue + self.settings.parallel:
             raise OverloadedError("server busy, please try again.  maximum pending requests exceeded")
         self._tasks.add(task)
         try:

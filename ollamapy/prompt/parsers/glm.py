@@ -73,7 +73,7 @@ class GLMParser(Parser, names=("glm-ocr",)):
                 yield from self._broken("empty function name", CALL + text + CALL_END)
             else:
                 yield call
-        elif (call := self._whole(self._text)) is not None:
+        elif (call := self._whole(self._unclosed(CALL_END))) is not None:
             self._drop(len(self._text))
             yield call
         else:

@@ -67,8 +67,8 @@ class LagunaParser(Parser, names=("laguna",)):
     def _call(self) -> Reading:
         text = yield from self._inside(CALL_END)
         if text is None:
-            complete = self._text.rstrip().endswith((TAGS[-1], "}"))
-            call = self._call_of(self._text) if complete else None
+            whole = self._unclosed(CALL_END).rstrip()
+            call = self._call_of(whole) if whole.endswith((TAGS[-1], "}")) else None
             if call is None:
                 yield from self._unfinished(CALL, "{", *map(tool_name, self.tools))
             else:

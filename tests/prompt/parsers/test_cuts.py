@@ -59,6 +59,7 @@ SCRAPS = st.sampled_from(
 @given(name=st.sampled_from(sorted(FAMILIES)), scraps=st.lists(SCRAPS, max_size=14), think=st.booleans())
 def test_any_text_is_read(name: str, scraps: list[str], think: bool) -> None:
     """Nonsense made of a family's own tags ends in pieces or in a ParseError, and does so however it is cut."""
+
     def run(pieces: list[str]) -> Any:
         found = read(FAMILIES[name](Setup(TOOLS[1], think)), [piece for piece in pieces if piece])
         if name in BY_ARRIVAL:
