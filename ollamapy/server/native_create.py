@@ -135,7 +135,7 @@ def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Re
         remote = Source(_remote_config(asked), []) if asked.remote_host else None
         source = remote or read_source(store, asked, report)
         if asked.adapters is not None and remote is None:
-            source.layers.append(read_adapter(store, asked.adapters, report))
+            source.layers.append(read_adapter(store, asked.adapters, source, report))
         if asked.quantization:
             if source.config.file_type not in _UNQUANTIZED:
                 raise ServerError("quantization is only supported for F16, BF16 and F32 models")
