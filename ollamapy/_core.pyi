@@ -137,9 +137,12 @@ def available_isas() -> list[str]:
 
 @final
 class Weights:
-    """The tensors of a file, repacked for a device on first use and shared by all programs of the model."""
+    """The tensors of a file, repacked for a device on first use and shared by all programs of the model.
 
-    def __init__(self, file: GGUFFile, device: Device) -> None: ...
+    adapter is a second file whose tensors are found too, where the first has none of their name.
+    """
+
+    def __init__(self, file: GGUFFile, device: Device, adapter: GGUFFile | None = None) -> None: ...
     @property
     def nbytes(self) -> int:
         """Bytes resident now."""

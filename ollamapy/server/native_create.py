@@ -143,7 +143,7 @@ def create_model(
         remote = Source(_remote_config(asked), []) if asked.remote_host else None
         source = remote or read_source(store, asked, report)
         if asked.adapters is not None and remote is None:
-            source.layers.append(read_adapter(store, asked.adapters, report))
+            source.layers.append(read_adapter(store, asked.adapters, source, report))
         if asked.quantization:
             source = quantize_source(store, source, asked.quantization, progress)
         made = _Layers(store, source, before)
