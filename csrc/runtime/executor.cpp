@@ -181,7 +181,7 @@ int64_t Executor::chunks(const Instruction& instruction) const {
         int64_t tiles = 0, bytes = 0;
         for (const auto& part : matmul->parts) {
             tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
-            bytes += static_cast<int64_t>(part.weight->data.bytes());
+            bytes += static_cast<int64_t>(part.weight->bytes);
         }
         const int64_t blocks = ceil_div(rows, kMatmulRows);
         const int64_t worth = rows >= 8 ? most : std::max<int64_t>(threads_, bytes / kMinTileBytes);

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <thread>
+#include <tuple>
 
 #include "cpu/packed.h"
 #include "gguf/dequantize.h"
@@ -12,6 +13,7 @@ namespace ollamapy {
 namespace {
 
 constexpr int64_t kReadBytes = int64_t{1} << 20;  // file bytes repacked at a time
+constexpr size_t kSlabBytes = size_t{64} << 20;   // what is not used of a slab is never touched
 
 }  // namespace
 
@@ -36,8 +38,9 @@ std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
     const int64_t rows = tensor.shape[1];
     auto matrix = std::make_shared<Matrix>();
     matrix->name = name;
-    matrix->data = AlignedBuffer(cpu::packed_bytes(type, rows, cols));
-    uint8_t* const packed = matrix->data.as<uint8_t>();
+    matrix->bytes = cpu::packed_bytes(type, rows, cols);
+    uint8_t* packed;
+    std::tie(matrix->slab, packed) = allocate(matrix->bytes);
     matrix->view = {type, rows, cols, packed};
 
     // Own threads, not the device's pool: loading must not hold up the steps of models that already run.
@@ -71,6 +74,18 @@ std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
     return matrices_[name] = std::move(matrix);
 }
 
+std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> Weights::allocate(size_t bytes) {
+    constexpr size_t kLine = 64;
+    bytes = (bytes + kLine - 1) / kLine * kLine;
+    if (!slab_ || slab_->bytes() - slab_used_ < bytes) {
+        slab_ = std::make_shared<const AlignedBuffer>(std::max(bytes, kSlabBytes));
+        slab_used_ = 0;
+    }
+    uint8_t* const place = slab_->as<uint8_t>() + slab_used_;
+    slab_used_ += bytes;
+    return {slab_, place};
+}
+
 std::shared_ptr<const std::vector<float>> Weights::vector(const std::string& name) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (const auto found = vectors_.find(name); found != vectors_.end()) return found->second;
@@ -85,7 +100,7 @@ std::shared_ptr<const std::vector<float>> Weights::vector(const std::string& nam
 size_t Weights::nbytes() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     size_t total = 0;
-    for (const auto& [name, matrix] : matrices_) total += matrix->data.bytes();
+    for (const auto& [name, matrix] : matrices_) total += matrix->bytes;
     for (const auto& [name, values] : vectors_) total += values->size() * sizeof(float);
     return total;
 }

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernels.h"
@@ -18,7 +19,8 @@ namespace ollamapy {
 struct Matrix {
     std::string name;
     cpu::PackedView view;
-    AlignedBuffer data;
+    size_t bytes;
+    std::shared_ptr<const AlignedBuffer> slab;  // holds the data, and other matrices'
 };
 
 class Weights {
@@ -41,9 +43,15 @@ class Weights {
     size_t nbytes() const;
 
   private:
+    // Room for a matrix. Matrices lie one after the other in the order of their first use, which is the
+    // model's: a step reads them as one stream, and the small ones share huge pages.
+    std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> allocate(size_t bytes);
+
     std::shared_ptr<const GGUFFile> file_;
     std::shared_ptr<Device> device_;
     mutable std::mutex mutex_;
+    std::shared_ptr<const AlignedBuffer> slab_;
+    size_t slab_used_ = 0;
     std::unordered_map<std::string, std::shared_ptr<const Matrix>> matrices_;
     std::unordered_map<std::string, std::shared_ptr<const std::vector<float>>> vectors_;
 };
