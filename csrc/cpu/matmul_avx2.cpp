@@ -35,6 +35,20 @@ void finish(const TileCall& call, int64_t c, const float* values) {
     }
 }
 
+// A block's share of prefetching: a whole block of weights when every tile is read once, else a few bytes.
+template <DType T>
+[[gnu::always_inline]] inline void fetch(const uint8_t* from, int64_t bytes) {
+    constexpr int kLines = (tile_layout(T).block_bytes() + 63) / 64;
+    if (bytes > 64 * (kLines - 1)) [[likely]] {
+        unroll<kLines>([&](auto line) {
+            _mm_prefetch(reinterpret_cast<const char*>(from + 64 * line), _MM_HINT_T0);
+        });
+    } else {
+        for (int64_t at = 0; at < bytes; at += 64)
+            _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
+    }
+}
+
 // f(header, block, q of the call's first row, its scale) for all blocks, prefetching.
 template <DType T, class F>
 [[gnu::always_inline]] inline void each_block(const TileCall& call, const F& f) {
@@ -47,9 +61,7 @@ template <DType T, class F>
         const uint8_t* header = at;
         at += kLayout.header_bytes;
         for (int b = 0; b < kLayout.blocks; ++b) {
-            for (int64_t line = 0; line < call.prefetch_step; line += 64) {
-                _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
-            }
+            fetch<T>(prefetch, call.prefetch_step);
             prefetch += call.prefetch_step;
             f(header, at, x, scale);
             at += kLayout.block_bytes();
