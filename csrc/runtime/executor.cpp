@@ -68,11 +68,15 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
     threads_ = pool.threads();
     row_scratch_.resize(threads_);
     attention_scratch_.resize(threads_);
+    matmul_scratch_.resize(threads_);
     for (int i = 0; i < threads_; ++i) {
         if (static_cast<int64_t>(row_scratch_[i].size()) < program.widest_row)
             row_scratch_[i].resize(program.widest_row);
         if (attention_scratch_[i].size() < program.attention_scratch) {
             attention_scratch_[i].resize(program.attention_scratch);
+        }
+        if (matmul_scratch_[i].bytes() < program.matmul_scratch) {
+            matmul_scratch_[i] = AlignedBuffer(program.matmul_scratch);
         }
     }
     prepare(threads_);
@@ -200,7 +204,7 @@ void Executor::chunk(const Instruction& instruction, int64_t index, int64_t coun
         const Range range = share(rows_of(chain->rows), index, count);
         run_rows(*chain, range.begin, range.end, thread);
     } else if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
-        run_matmul(*matmul, index, count);
+        run_matmul(*matmul, index, count, thread);
     } else if (const auto* table = std::get_if<RopeTable>(&instruction)) {
         const Range range = share(batch_->rows(), index, count);
         run_rope_table(*table, range.begin, range.end);
@@ -287,7 +291,7 @@ void Executor::run_rows(const RowChain& chain, int64_t begin, int64_t end, int t
     }
 }
 
-void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count) {
+void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread) {
     const int64_t rows = rows_of(group.rows);
     const int64_t blocks = ceil_div(rows, kMatmulRows);
     const int64_t per_block = count / blocks;
@@ -317,6 +321,7 @@ void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count
         task.bias = part.bias ? part.bias->data() : nullptr;
         task.residual = part.residual != kNone ? floats(part.residual) : nullptr;
         task.residual_stride = part.weight->view.rows;
+        task.scratch = matmul_scratch_[thread].as<>();
         isa_->matmul->matmul(task, begin, end, row_begin, row_end);
     }
 }

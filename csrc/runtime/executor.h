@@ -65,7 +65,7 @@ class Executor {
     size_t partial_stride(const AttentionLayer& layer) const;  // floats between tiles and KV heads
     void chunk(const Instruction& instruction, int64_t index, int64_t count, int thread);
     void run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread);
-    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count);
+    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread);
     void prefetch_ahead(size_t next, int thread);
     void run_rope_table(const RopeTable& table, int64_t begin, int64_t end);
     void run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, int thread);
@@ -84,6 +84,7 @@ class Executor {
     std::vector<int64_t> counts_;                        // by instruction: chunks
     std::vector<std::vector<float>> row_scratch_;        // per thread
     std::vector<std::vector<float>> attention_scratch_;  // per thread
+    std::vector<AlignedBuffer> matmul_scratch_;          // per thread
     std::vector<AttentionTile> tiles_;
     std::vector<int> sequence_of_row_;
     std::vector<std::vector<int32_t>> visible_begin_;  // by group: [rows]
