@@ -41,9 +41,8 @@ template <DType T>
 [[gnu::always_inline]] inline void fetch(const uint8_t* from, int64_t bytes) {
     constexpr int kLines = (tile_layout(T).block_bytes() + 63) / 64;
     if (bytes > 64 * (kLines - 1)) [[likely]] {
-        unroll<kLines>([&](auto line) {
-            _mm_prefetch(reinterpret_cast<const char*>(from + 64 * line), _MM_HINT_T0);
-        });
+        unroll<kLines>(
+            [&](auto line) { _mm_prefetch(reinterpret_cast<const char*>(from + 64 * line), _MM_HINT_T0); });
     } else {
         for (int64_t at = 0; at < bytes; at += 64)
             _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
@@ -253,12 +252,13 @@ template <int C>
     unroll<C>([&](auto c) { unroll<kHalves>([&](auto half) { acc[c][half] = _mm256_setzero_ps(); }); });
     const uint8_t* wide = call.wide + kWideRowBytes * call.row;
     const uint8_t* starts = call.wide + kStartsAt + 4 * call.row;
-    each_block<DType::Q8_0>(call, [&](const uint8_t*, const uint8_t* block, const uint8_t*, const uint8_t* scale)
-                                      __attribute__((always_inline)) {
-                                          add_wide_block<C>(block, wide, starts, scale, acc);
-                                          wide += kWideBlockBytes;
-                                          starts += kWideBlockBytes;
-                                      });
+    each_block<DType::Q8_0>(
+        call, [&](const uint8_t*, const uint8_t* block, const uint8_t*, const uint8_t* scale)
+                  __attribute__((always_inline)) {
+                      add_wide_block<C>(block, wide, starts, scale, acc);
+                      wide += kWideBlockBytes;
+                      starts += kWideBlockBytes;
+                  });
     finish_rows<C>(call, acc);
 }
 
@@ -282,6 +282,7 @@ struct QuantizedKernel {
     // Nibbles are cheap to unpack: they stay in the form with fewer loads and stores.
     static constexpr bool kNibbles = tile_layout(T).low_bytes == 256 && tile_layout(T).high_bytes == 0;
     static constexpr bool kBytes = T == DType::Q8_0;
+    static constexpr int64_t kMostRows = kBytes ? 4 : 6;  // whose sums leave registers for the weights
     static constexpr int64_t kWideBytes = kBytes ? kWideBlockBytes : 0;
 
     static void widen(const uint8_t* panel, int64_t blocks, int64_t rows, uint8_t* out) {
@@ -289,7 +290,9 @@ struct QuantizedKernel {
     }
     static int64_t tiles_at_once(int64_t) { return 1; }
     static int64_t rows_at_once(int64_t left) {
-        return !(kNibbles || kBytes) || left <= 6 ? left : (left + 1) / 2;
+        if (!kNibbles && !kBytes) return left;
+        const int64_t calls = (left + kMostRows - 1) / kMostRows;
+        return (left + calls - 1) / calls;
     }
     template <int C>
     static void run_few(const TileCall& call) {
@@ -308,7 +311,9 @@ struct QuantizedKernel {
             case 3:
                 return run_few<3>(call);
         }
-        if constexpr (kNibbles || kBytes) {
+        if constexpr (kBytes) {
+            run_few<4>(call);
+        } else if constexpr (kNibbles) {
             switch (call.rows) {
                 case 4:
                     return run_few<4>(call);
@@ -399,9 +404,8 @@ struct FloatKernel : StoredRows {
 
 const MatmulKernels& matmul_avx2() {
     static constexpr MatmulKernels table = {
-        "avx2", matmul<QuantizedKernel, FloatKernel>, quantize_row, [](DType type, int64_t cols) {
-            return type == DType::Q8_0 ? wide_bytes(kWideBlockBytes, cols) : 0;
-        }};
+        "avx2", matmul<QuantizedKernel, FloatKernel>, quantize_row,
+        [](DType type, int64_t cols) { return type == DType::Q8_0 ? wide_bytes(kWideBlockBytes, cols) : 0; }};
     return table;
 }
 

@@ -13,9 +13,9 @@ constexpr int64_t kChunksPerThread = 6;                // so that a thread that 
 constexpr int64_t kMinTileBytes = int64_t{48} << 10;   // weight bytes worth a claim of their own
 constexpr int64_t kMatmulRows = 20 * cpu::kPanelRows;  // rows of a product in one chunk at most
 
-constexpr size_t kLookAhead = 4;                        // instructions to look for the next product
-constexpr int64_t kAheadStep = int64_t{16} << 10;       // its bytes to prefetch before a barrier
-constexpr int64_t kMostAhead = int64_t{128} << 10;      // in all: they must still lie in the second cache
+constexpr size_t kLookAhead = 4;                    // instructions to look for the next product
+constexpr int64_t kAheadStep = int64_t{16} << 10;   // its bytes to prefetch before a barrier
+constexpr int64_t kMostAhead = int64_t{128} << 10;  // in all: they must still lie in the second cache
 
 constexpr int64_t kUnitsPerThread = 2;  // attention tiles below which segments are shared out
 constexpr int64_t kSerialAttention =
