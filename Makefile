@@ -34,9 +34,15 @@ demo: $(BIN)/.tools
 	  echo ">>> Why is the sky blue?" && \
 	  $(BIN)/ollamapy run $(DEMO_MODEL) "Why is the sky blue?"
 
-test: $(BIN)/.tools
+# Said first and last: what this machine lacks is not tested here.
+WARN_REGISTRY = @command -v docker-registry >/dev/null || echo "No docker-registry on this machine: the tests against a real registry do not run (Debian or Ubuntu: apt-get install docker-registry)"
+
+test:
+	$(WARN_REGISTRY)
+	@$(MAKE) --no-print-directory $(BIN)/.tools
 	$(INSTALL) -e ".[test]"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(WARN_REGISTRY)
 
 lint: $(BIN)/.tools
 	$(INSTALL) -e ".[test,lint]"

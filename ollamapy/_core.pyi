@@ -207,8 +207,12 @@ class Graph:
         """Keeps the rows that will be sampled: everything after it is computed for them alone."""
     def pool(self, x: Value, kind: str, normalize: bool = True) -> Value:
         """One row per sequence: "mean", "cls" or "last"; normalize divides by the L2 norm."""
-    def compile(self, output: Value, max_rows: int = 512, max_outputs: int = 64) -> Program:
-        """max_rows: most tokens in one step; max_outputs: most logit rows (or sequences of a pooled graph)."""
+    def compile(
+        self, output: Value, max_rows: int = 512, max_outputs: int = 64, kv_type: str = "f16"
+    ) -> Program:
+        """max_rows: most tokens in one step; max_outputs: most logit rows (or sequences of a pooled graph).
+        kv_type: what KV pages hold, "f16", "q8_0" or "q4_0"; the scratch pages of bidirectional layers hold f16.
+        Raises ValueError, GGUFError, MemoryError."""
 
 @final
 class LayerGroup:
@@ -245,7 +249,7 @@ class Program:
 
 @final
 class KVCache:
-    """The pages of a model: one pool per layer group, f16. Memory is taken from the system as pages are touched.
+    """The pages of a model: one pool per layer group. Memory is taken from the system as pages are touched.
 
     Raises ValueError when pages does not have one count per group, MemoryError when the reservation is refused.
     """
@@ -262,8 +266,8 @@ class SamplingParams:
     """How a token is drawn, in Ollama's order: penalties, top_k, typical_p, top_p, min_p, temperature.
 
     temperature <= 0 is greedy (ties go to the lower id). A draw is a function of (seed, branch, position).
-    logprobs < 0: none; n >= 0: the chosen token's and the n best, of the model before all of these. Raises
-    ValueError for values out of range or NaN.
+    logprobs < 0: none; n >= 0: the chosen token's and the n best, of the model before all of these. logit_bias:
+    (token, what is added to its logit before the penalties). Raises ValueError for values out of range or NaN.
     """
 
     def __init__(
@@ -281,19 +285,34 @@ class SamplingParams:
         seed: int = 0,
         branch: int = 0,
         logprobs: int = -1,
+        logit_bias: SequenceOf[tuple[int, float]] = (),
     ) -> None: ...
 
 def sample(
-    logits: NDArray[np.float32], history: SequenceOf[int], params: SamplingParams, position: int
+    logits: NDArray[np.float32],
+    history: SequenceOf[int],
+    params: SamplingParams,
+    position: int,
+    mask: NDArray[np.uint32] | None = None,
 ) -> tuple[int, float, list[tuple[int, float]]]:
-    """One draw outside a step: (token, its logprob or nan, the top logprobs). Raises ValueError for NaN logits."""
+    """One draw outside a step: (token, its logprob or nan, the top logprobs). mask: uint32 words, bit i % 32 of word
+    i / 32 says whether token i may be drawn. Raises ValueError for NaN logits and for a mask that leaves nothing."""
 
 @final
 class Sequence:
     """Tokens of one request in the core: the prompt, then what was sampled. The device thread appends to it, so a
     step may be planned before the token it starts from is known."""
 
-    def __init__(self, tokens: SequenceOf[int], sampling: SamplingParams | None = None) -> None: ...
+    def __init__(
+        self, tokens: SequenceOf[int], sampling: SamplingParams | None = None, constrained: bool = False
+    ) -> None:
+        """constrained: its tokens are drawn from masks, one for each position. A step that finds none waits some
+        milliseconds, then reports the item as late and leaves the sequence as it is."""
+    def set_mask(self, position: int, mask: NDArray[np.uint32]) -> None:
+        """Which tokens may stand at position, uint32 words as sample() has them. It is copied. Raises ValueError
+        for a sequence that is not constrained."""
+    def close_mask(self) -> None:
+        """No mask will come any more: its items are late at once."""
     def set_page(self, group: int, index: int, page: int) -> None:
         """Page table entry: positions [32 index, 32 index + 32) of group lie in page; -1 drops it."""
 
@@ -331,6 +350,9 @@ class StepResult:
     def item_errors(self) -> list[tuple[int, str]]:
         """(item, why) of the items that failed by themselves (NaN logits, a token outside the vocabulary); the others
         are right."""
+    @property
+    def late(self) -> list[int]:
+        """Items that were not sampled because their mask had not come; their rows are in the pages."""
 
 @final
 class Runner:
@@ -374,19 +396,20 @@ def _rope(
 
 def _store_kv(
     isa: str,
-    pool: NDArray[np.uint16],
+    pool: NDArray[np.uint8],
     layout: SequenceOf[int],
     page: int,
     slot: int,
     k: NDArray[np.float32],
     v: NDArray[np.float32],
+    kv_type: str = "f16",
 ) -> None:
-    """Writes one token's K [kv heads, head_dim] and V [kv heads, v_dim] into a pool of f16. layout is (page_stride,
-    k_offset, v_offset, kv heads, head_dim, v_dim), in elements."""
+    """Writes one token's K [kv heads, head_dim] and V [kv heads, v_dim] into a pool. layout is (page_stride, k_offset,
+    v_offset, kv heads, head_dim, v_dim), the first three in bytes and even."""
 
 def _attention(
     isa: str,
-    pool: NDArray[np.uint16],
+    pool: NDArray[np.uint8],
     layout: SequenceOf[int],
     pages: NDArray[np.int32],
     q: NDArray[np.float32],
@@ -396,6 +419,7 @@ def _attention(
     softcap: float = 0.0,
     group_rows: int = 8,
     segments: int = 0,
+    kv_type: str = "f16",
 ) -> NDArray[np.float32]:
     """Attention of q [rows, heads, head_dim] over the pages of one sequence: [rows, heads, v_dim]. Rows run in groups
     of group_rows; with segments > 0 in two parts, that many segments of 256 positions at a time."""

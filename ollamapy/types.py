@@ -26,6 +26,17 @@ class SamplingOptions:
     frequency_penalty: float = 0.0
     repeat_last_n: int = 64  # 0: off, -1: num_ctx
     seed: int | None = None  # None: drawn anew for each request
+    logit_bias: dict[int, float] = field(default_factory=dict)  # token to what is added to its logit
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer has to look like: a grammar in llguidance's notation (engine/constrained_grammar.py makes
+    them)."""
+
+    grammar: str
+    thought: tuple[str, str] | None = None  # tags of a thought that may come before it
+    thought_open: bool = False  # the prompt ends inside of such a thought
 
 
 @dataclass(slots=True)
@@ -45,6 +56,10 @@ class GenerationRequest:
         True  # when the prompt exceeds num_ctx: cut it the same way, else raise ContextLengthError
     )
     logprobs: int = -1  # < 0: none; n >= 0: the token's own and the n best
+    constraint: Constraint | None = None
+    branch: int = 0  # tells the answers to one prompt apart: each draws its own random numbers
+    visible: frozenset[int] = frozenset()  # control tokens whose text is a part of the answer's
+    client: str = ""  # who asks: requests of one client share its turns
 
 
 @dataclass(slots=True)

@@ -43,6 +43,17 @@ PoolKind pool_kind(const std::string& name) {
     throw InvalidError("pool: kind must be \"mean\", \"cls\" or \"last\", not \"" + name + "\"");
 }
 
+}  // namespace
+
+cpu::KvType kv_type_named(const std::string& name) {
+    if (name == "f16") return cpu::KvType::kF16;
+    if (name == "q8_0") return cpu::KvType::kQ8_0;
+    if (name == "q4_0") return cpu::KvType::kQ4_0;
+    throw InvalidError("KV type must be \"f16\", \"q8_0\" or \"q4_0\", not \"" + name + "\"");
+}
+
+namespace {
+
 Op gelu_op(const std::string& approximate) {
     if (approximate == "tanh") return Op::kGeluTanh;
     if (approximate == "none") return Op::kGeluErf;
@@ -86,7 +97,7 @@ void bind_graph(py::module_& module) {
     py::class_<LayerGroup>(module, "LayerGroup", py::is_final())
         .def_property_readonly("window", [](const LayerGroup& group) { return group.window; })
         .def_property_readonly("layers", [](const LayerGroup& group) { return group.layers.size(); })
-        .def_property_readonly("page_bytes", &LayerGroup::page_bytes);
+        .def_property_readonly("page_bytes", [](const LayerGroup& group) { return group.page_bytes; });
 
     program.def_property_readonly("kind", [](const Program& p) { return p.pooled() ? "pooled" : "logits"; })
         .def_property_readonly("output_width", [](const Program& p) { return p.output_width; })
@@ -204,12 +215,15 @@ void bind_graph(py::module_& module) {
             py::arg("x"), py::arg("kind"), py::arg("normalize") = true)
         .def(
             "compile",
-            [](GraphPtr g, const Value& output, int64_t max_rows, int64_t max_outputs) {
+            [](GraphPtr g, const Value& output, int64_t max_rows, int64_t max_outputs,
+               const std::string& kv_type) {
                 const int id = id_in(g, output);
+                const cpu::KvType type = kv_type_named(kv_type);
                 const py::gil_scoped_release release;
-                return g->compile(id, max_rows, max_outputs);
+                return g->compile(id, max_rows, max_outputs, type);
             },
-            py::arg("output"), py::arg("max_rows") = 512, py::arg("max_outputs") = 64);
+            py::arg("output"), py::arg("max_rows") = 512, py::arg("max_outputs") = 64,
+            py::arg("kv_type") = "f16");
 }
 
 }  // namespace ollamapy

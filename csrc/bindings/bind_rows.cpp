@@ -10,6 +10,7 @@
 
 #include "bindings/bindings.h"
 #include "cpu/kernels.h"
+#include "cpu/kv_page.h"
 #include "errors.h"
 
 namespace ollamapy {
@@ -19,7 +20,7 @@ namespace {
 namespace py = pybind11;
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using Ints = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
-using Halves = py::array_t<uint16_t, py::array::c_style>;  // taken as it is: the kernels write into it
+using Bytes = py::array_t<uint8_t, py::array::c_style>;  // taken as it is: the kernels write into it
 
 const cpu::RowKernels& kernels(const std::string& isa) {
     return *cpu::select_isa(isa.c_str()).rows;
@@ -116,27 +117,30 @@ Floats rope(const std::string& isa, const Floats& x, const Floats& cos, const Fl
 // [page_stride, k_offset, v_offset, n_kv_heads, head_dim, v_dim]
 using Layout = std::array<int64_t, 6>;
 
-cpu::KvLayer kv_layer(Halves& pool, const Layout& layout) {
+cpu::KvLayer kv_layer(Bytes& pool, const Layout& layout, const std::string& kv_type) {
+    const cpu::KvType type = kv_type_named(kv_type);
     const auto [page_stride, k_offset, v_offset, heads, head_dim, v_dim] = layout;
     need(pool.ndim() == 1, "the pool must be 1-dimensional");
     need(heads > 0 && heads < 4096 && head_dim > 0 && head_dim <= 4096 && v_dim > 0 && v_dim <= 4096,
          "kv heads or dimensions out of range");
     need(head_dim % 8 == 0 && v_dim % 8 == 0, "head_dim and v_dim must be multiples of 8");
-    need(k_offset >= 0 && k_offset + heads * head_dim * cpu::kPageTokens <= page_stride && v_offset >= 0 &&
-             v_offset + heads * v_dim * cpu::kPageTokens <= page_stride,
+    need(k_offset >= 0 && k_offset + heads * cpu::kv_head_bytes(type, head_dim) <= page_stride &&
+             v_offset >= 0 && v_offset + heads * cpu::kv_head_bytes(type, v_dim) <= page_stride,
          "K or V lies outside of its page");
+    need(k_offset % 2 == 0 && v_offset % 2 == 0 && page_stride % 2 == 0, "offsets must be even");
     return {pool.mutable_data(),
             page_stride,
             k_offset,
             v_offset,
             static_cast<int32_t>(heads),
             static_cast<int32_t>(head_dim),
-            static_cast<int32_t>(v_dim)};
+            static_cast<int32_t>(v_dim),
+            type};
 }
 
-void store_kv(const std::string& isa, Halves pool, const Layout& layout, int32_t page, int32_t slot,
-              const Floats& k, const Floats& v) {
-    const cpu::KvLayer kv = kv_layer(pool, layout);
+void store_kv(const std::string& isa, Bytes pool, const Layout& layout, int32_t page, int32_t slot,
+              const Floats& k, const Floats& v, const std::string& kv_type) {
+    const cpu::KvLayer kv = kv_layer(pool, layout, kv_type);
     need(page >= 0 && (page + 1) * kv.page_stride <= pool.size(), "page out of range");
     need(slot >= 0 && slot < cpu::kPageTokens, "slot out of range");
     need(k.ndim() == 2 && k.shape(0) == kv.n_kv_heads && k.shape(1) == kv.head_dim,
@@ -147,10 +151,10 @@ void store_kv(const std::string& isa, Halves pool, const Layout& layout, int32_t
 }
 
 // Rows in groups of group_rows. segments > 0: in two parts, that many segments at a time.
-Floats attention(const std::string& isa, Halves pool, const Layout& layout, const Ints& pages,
-                 const Floats& q, const Ints& visible_begin, const Ints& visible_end, float scale,
-                 float softcap, int64_t group_rows, int64_t segments) {
-    const cpu::KvLayer kv = kv_layer(pool, layout);
+Floats attention(const std::string& isa, Bytes pool, const Layout& layout, const Ints& pages, const Floats& q,
+                 const Ints& visible_begin, const Ints& visible_end, float scale, float softcap,
+                 int64_t group_rows, int64_t segments, const std::string& kv_type) {
+    const cpu::KvLayer kv = kv_layer(pool, layout, kv_type);
     need(q.ndim() == 3 && q.shape(2) == kv.head_dim && q.shape(1) > 0 && q.shape(1) % kv.n_kv_heads == 0,
          "q must be [rows, heads, head_dim], heads a multiple of the kv heads");
     const int64_t rows = q.shape(0), heads = q.shape(1);
@@ -218,11 +222,11 @@ void bind_rows(py::module_& module) {
     module.def("_rope", &rope, py::arg("isa"), py::arg("x"), py::arg("cos"), py::arg("sin"),
                py::arg("pairing"));
     module.def("_store_kv", &store_kv, py::arg("isa"), py::arg("pool").noconvert(), py::arg("layout"),
-               py::arg("page"), py::arg("slot"), py::arg("k"), py::arg("v"));
+               py::arg("page"), py::arg("slot"), py::arg("k"), py::arg("v"), py::arg("kv_type") = "f16");
     module.def("_attention", &attention, py::arg("isa"), py::arg("pool").noconvert(), py::arg("layout"),
                py::arg("pages"), py::arg("q"), py::arg("visible_begin"), py::arg("visible_end"),
                py::arg("scale"), py::arg("softcap") = 0.0f, py::arg("group_rows") = cpu::kAttentionRows,
-               py::arg("segments") = 0);
+               py::arg("segments") = 0, py::arg("kv_type") = "f16");
 }
 
 }  // namespace ollamapy

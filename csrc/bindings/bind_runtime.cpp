@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <span>
 #include <tuple>
 
 #include "bindings/bindings.h"
@@ -25,6 +26,12 @@ py::object output_of(const StepResult& result) {
     return rows;
 }
 
+void set_mask(Sequence& sequence, int64_t position, const py::array_t<uint32_t, py::array::c_style>& mask) {
+    if (!sequence.mask()) throw InvalidError("the sequence is not constrained");
+    if (mask.ndim() != 1 || mask.size() == 0) throw InvalidError("a mask is one row of words");
+    sequence.mask()->set(position, std::span(mask.data(), static_cast<size_t>(mask.size())));
+}
+
 }  // namespace
 
 void bind_runtime(py::module_& module) {
@@ -36,8 +43,13 @@ void bind_runtime(py::module_& module) {
         .def_property_readonly("nbytes", &KVCache::nbytes);
 
     py::class_<Sequence, std::shared_ptr<Sequence>>(module, "Sequence", py::is_final())
-        .def(py::init<std::vector<int32_t>, std::optional<SamplingParams>>(), py::arg("tokens"),
-             py::arg("sampling") = py::none())
+        .def(py::init<std::vector<int32_t>, std::optional<SamplingParams>, bool>(), py::arg("tokens"),
+             py::arg("sampling") = py::none(), py::arg("constrained") = false)
+        .def("set_mask", &set_mask, py::arg("position"), py::arg("mask"))
+        .def("close_mask",
+             [](const Sequence& sequence) {
+                 if (sequence.mask()) sequence.mask()->close();
+             })
         .def("set_page", &Sequence::set_page, py::arg("group"), py::arg("index"), py::arg("page"));
 
     py::class_<ItemSample>(module, "Sample", py::is_final())
@@ -58,7 +70,8 @@ void bind_runtime(py::module_& module) {
         .def_property_readonly("samples", [](const StepResult& r) { return r.samples; })
         .def_property_readonly("output", &output_of)
         .def_property_readonly("error", [](const StepResult& r) { return r.error; })
-        .def_property_readonly("item_errors", [](const StepResult& r) { return r.item_errors; });
+        .def_property_readonly("item_errors", [](const StepResult& r) { return r.item_errors; })
+        .def_property_readonly("late", [](const StepResult& r) { return r.late; });
 
     py::class_<Runner>(module, "Runner", py::is_final())
         .def(py::init<std::shared_ptr<Device>>(), py::arg("device"))

@@ -2,6 +2,10 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "runtime/sampler.h"
@@ -22,7 +26,7 @@ uint64_t low_bits(const py::int_& value) {
 SamplingParams make_params(double temperature, int64_t top_k, double top_p, double min_p, double typical_p,
                            double repeat_penalty, double presence_penalty, double frequency_penalty,
                            int64_t repeat_last_n, const py::int_& seed, const py::int_& branch,
-                           int64_t logprobs) {
+                           int64_t logprobs, std::vector<std::pair<int32_t, double>> logit_bias) {
     SamplingParams params;
     params.temperature = temperature;
     params.top_k = top_k;
@@ -36,14 +40,17 @@ SamplingParams make_params(double temperature, int64_t top_k, double top_p, doub
     params.seed = low_bits(seed);
     params.branch = low_bits(branch);
     params.logprobs = logprobs;
+    params.logit_bias = std::move(logit_bias);
     params.validate();
     return params;
 }
 
 using Logits = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
+using Mask = py::array_t<uint32_t, py::array::c_style>;
+
 py::tuple sample(const Logits& logits, const std::vector<int64_t>& history, const SamplingParams& params,
-                 int64_t position) {
+                 int64_t position, const std::optional<Mask>& mask) {
     if (logits.ndim() != 1) throw py::value_error("logits must have one dimension");
     std::vector<int32_t> tokens(history.size());
     for (size_t i = 0; i < history.size(); ++i) {
@@ -54,9 +61,11 @@ py::tuple sample(const Logits& logits, const std::vector<int64_t>& history, cons
     try {
         const float* row = logits.data();
         const int64_t n_vocab = logits.size();
+        const auto words =
+            mask ? std::span(mask->data(), static_cast<size_t>(mask->size())) : std::span<const uint32_t>{};
         py::gil_scoped_release release;
         SamplerScratch scratch;
-        result = draw(row, n_vocab, tokens, params, position, scratch);
+        result = draw(row, n_vocab, tokens, params, position, scratch, words);
     } catch (const SamplingError& error) {
         throw py::value_error(error.what());
     }
@@ -77,9 +86,10 @@ void bind_sampler(py::module_& module) {
              py::arg("presence_penalty") = defaults.presence_penalty,
              py::arg("frequency_penalty") = defaults.frequency_penalty,
              py::arg("repeat_last_n") = defaults.repeat_last_n, py::arg("seed") = defaults.seed,
-             py::arg("branch") = defaults.branch, py::arg("logprobs") = defaults.logprobs);
+             py::arg("branch") = defaults.branch, py::arg("logprobs") = defaults.logprobs,
+             py::arg("logit_bias") = py::tuple());
     module.def("sample", &sample, py::arg("logits"), py::arg("history"), py::arg("params"),
-               py::arg("position"));
+               py::arg("position"), py::arg("mask") = py::none());
 }
 
 }  // namespace ollamapy

@@ -3,6 +3,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "cpu/kernels.h"
+
 namespace ollamapy {
 
 void bind_gguf(pybind11::module_& module);
@@ -12,5 +16,8 @@ void bind_graph(pybind11::module_& module);
 void bind_runtime(pybind11::module_& module);
 void bind_matmul(pybind11::module_& module);
 void bind_rows(pybind11::module_& module);
+
+// "f16", "q8_0" or "q4_0". Throws InvalidError.
+cpu::KvType kv_type_named(const std::string& name);
 
 }  // namespace ollamapy

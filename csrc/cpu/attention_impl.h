@@ -7,28 +7,20 @@
 // order. None of that depends on which queries run together, so tiles may have any shape.
 //
 // A query's scores at positions that it cannot see may be computed (from whatever the page holds) but are
-// never read; its chain over values runs over its own positions only.
+// never read; its chain over values runs over its own positions only. Quantized K and V are computed with as
+// the floats that they stand for.
 #pragma once
 
 #include "cpu/attention_layout.h"
+#include "cpu/attention_tiles.h"
 #include "cpu/kernels.h"
+#include "cpu/kv_page_impl.h"
 #include "cpu/simd.h"
 #include "cpu/vec_math.h"
 
 namespace ollamapy::cpu {
 namespace {
 
-// Register tiles: queries by vectors of positions or value dimensions.
-#if defined(OLLAMAPY_SIMD_AVX512)
-constexpr int kTileQueries = 8;
-constexpr int kTileWide = 24;
-constexpr int kScoreVectors = 2;  // vectors of positions in a tile of kTileQueries
-#else
-constexpr int kTileQueries = 6;
-constexpr int kTileWide = 5;
-constexpr int kScoreVectors = 1;
-#endif
-constexpr int64_t kScoreBlock = kScoreVectors * kLanes;
 constexpr int64_t kSegmentPages = kSegmentTokens / kPageTokens;
 constexpr int64_t kPagesAhead = 1;  // how far prefetching goes before reading
 
@@ -37,20 +29,6 @@ OLLAMAPY_LANES int64_t lesser(int64_t a, int64_t b) {
 }
 OLLAMAPY_LANES int64_t greater(int64_t a, int64_t b) {
     return a > b ? a : b;
-}
-
-OLLAMAPY_LANES Vec load_any(const float* p) {
-    return load(p);
-}
-OLLAMAPY_LANES Vec load_any(const uint16_t* p) {
-    return load_f16(p);
-}
-
-// Pages lie anywhere in the pool, so the hardware does not foresee them. Into the second cache: the first one
-// has too few outstanding misses for the bandwidth of the memory.
-OLLAMAPY_LANES void prefetch(const float*) {}  // a converted page, in the cache
-OLLAMAPY_LANES void prefetch(const uint16_t* p) {
-    __builtin_prefetch(p, 0, 2);
 }
 
 struct Span {
@@ -79,14 +57,14 @@ struct Rows {
         return task.out + (first + row) * task.out_stride + (kv_head * group + head) * task.kv.v_dim;
     }
     // Pages of the segment, counted from its first.
-    const uint16_t* page(int64_t index) const {
+    const uint8_t* page(int64_t index) const {
         return task.kv.pool + task.pages[origin / kPageTokens + index] * task.kv.page_stride;
     }
-    const uint16_t* k_page(int64_t index) const {
-        return page(index) + task.kv.k_offset + kv_head * task.kv.head_dim * kPageTokens;
+    const uint8_t* k_page(int64_t index) const {
+        return page(index) + task.kv.k_offset + kv_head * kv_head_bytes(task.kv.type, task.kv.head_dim);
     }
-    const uint16_t* v_page(int64_t index) const {
-        return page(index) + task.kv.v_offset + kv_head * task.kv.v_dim * kPageTokens;
+    const uint8_t* v_page(int64_t index) const {
+        return page(index) + task.kv.v_offset + kv_head * kv_head_bytes(task.kv.type, task.kv.v_dim);
     }
     Span page_span(int64_t index) const {
         return {origin + index * kPageTokens, origin + (index + 1) * kPageTokens};
@@ -124,10 +102,10 @@ bool enter_segment(Rows& rows, int64_t segment) {
     return rows.n_seen > 0;
 }
 
-// What the direct path (few queries, nothing converted) reads of the pool, in order: K of the seen pages, V
-// of them, and what probably follows, the next segment's K.
+// What is read of the pool, in order: K of the seen pages, V of them, and what probably follows, the next
+// segment's K.
 struct Reads {
-    const uint16_t* at[2 * kSegmentPages + kPagesAhead];
+    const uint8_t* at[2 * kSegmentPages + kPagesAhead];
 };
 
 Reads reads_of_segment(const Rows& rows) {
@@ -144,76 +122,7 @@ Reads reads_of_segment(const Rows& rows) {
     return reads;
 }
 
-// n queries in tiles as equal as they come: call(first, size).
-template <class F>
-OLLAMAPY_LANES void each_tile(int64_t n, F call) {
-    const uint32_t tiles = (static_cast<uint32_t>(n) + kTileQueries - 1) / kTileQueries;
-    const uint32_t size = static_cast<uint32_t>(n) / tiles, longer = static_cast<uint32_t>(n) % tiles;
-    int64_t i = 0;
-    for (uint32_t tile = 0; tile < tiles; ++tile) {
-        const int64_t this_size = size + (tile < longer ? 1 : 0);
-        call(i, this_size);
-        i += this_size;
-    }
-}
-
 // ---- Scores ----------------------------------------------------------------------------------------------
-
-// s[i][0, 16 N) = q[i] . k for Q queries; k is [head_dim][k_stride] from the first of these positions on.
-template <int Q, int N, class T>
-__attribute__((noinline)) void score_tile(const T* k, int64_t k_stride, const T* next, const float* const* q,
-                                          int64_t head_dim, float* s) {
-    Vec total[Q][N];
-#pragma GCC unroll 8
-    for (int i = 0; i < Q; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) total[i][j] = zero();
-    }
-    for (int64_t d = 0; d < head_dim; ++d) {
-        Vec column[N];
-#pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) column[j] = load_any(k + d * k_stride + j * kLanes);
-        prefetch(next + d * k_stride);
-#pragma GCC unroll 8
-        for (int i = 0; i < Q; ++i) {
-            const Vec x = broadcast(q[i][d]);
-#pragma GCC unroll 8
-            for (int j = 0; j < N; ++j) total[i][j] = fma(x, column[j], total[i][j]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < Q; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) store(s + i * kScoreStride + j * kLanes, total[i][j]);
-    }
-}
-
-// The same for any number of positions that is a multiple of 16 N.
-template <int Q, class T>
-void score_positions(const T* k, int64_t k_stride, const T* next, int64_t positions, const float* const* q,
-                     int64_t head_dim, float* s) {
-    constexpr int kMost = kPageTokens / kLanes;
-    constexpr int kVectors = Q * kMost <= kTileWide ? kMost : kScoreVectors;
-    if constexpr (kVectors > kScoreVectors) {
-        if (positions < kVectors * kLanes) {
-            score_tile<Q, kScoreVectors, T>(k, k_stride, next, q, head_dim, s);
-            return;
-        }
-    }
-    for (int64_t t = 0; t < positions; t += kVectors * kLanes) {
-        score_tile<Q, kVectors, T>(k + t, k_stride, next, q, head_dim, s + t);
-    }
-}
-
-template <class T, int Q = 1>
-void score_queries(int64_t n, const T* k, int64_t k_stride, const T* next, int64_t positions,
-                   const float* const* q, int64_t head_dim, float* s) {
-    if (n == Q) {
-        score_positions<Q, T>(k, k_stride, next, positions, q, head_dim, s);
-    } else if constexpr (Q < kTileQueries) {
-        score_queries<T, Q + 1>(n, k, k_stride, next, positions, q, head_dim, s);
-    }
-}
 
 // The queries of a span of rows; s is the row of the first of them.
 template <class T>
@@ -236,30 +145,22 @@ void score_rows(const Rows& rows, Span span, const T* k, int64_t k_stride, const
     });
 }
 
-// K of a page as float, in the order in which tiles read it: [32 / kScoreBlock][head_dim][kScoreBlock].
-__attribute__((noinline)) void convert_k_page(const uint16_t* k, int64_t head_dim, float* out) {
-    for (int64_t block = 0; block < kPageTokens; block += kScoreBlock) {
-        for (int64_t d = 0; d < head_dim; ++d) {
-            for (int64_t j = 0; j < kScoreBlock; j += kLanes, out += kLanes) {
-                store(out, load_f16(k + d * kPageTokens + block + j));
-            }
-        }
-    }
-}
-
 // Dot products of all queries with the positions of the segment that they see, and with some that they do
 // not.
 void score_segment(const Rows& rows, const Reads& reads, float* converted, float* scores) {
+    const KvType type = rows.task.kv.type;
     const int64_t head_dim = rows.task.kv.head_dim;
     for (int64_t n = 0; n < rows.n_seen; ++n) {
         const int64_t i = rows.seen_pages[n];
         const Span span = rows.page_span(i), seeing = rows.seeing(span);
         float* s = scores + seeing.begin * rows.group * kScoreStride + i * kPageTokens;
-        if (seeing.size() * rows.group <= kTileQueries) {
-            score_rows(rows, seeing, reads.at[n], kPageTokens, reads.at[n + kPagesAhead], kPageTokens, s);
+        const uint8_t* const next = reads.at[n + kPagesAhead];
+        if (type == KvType::kF16 && seeing.size() * rows.group <= kTileQueries) {
+            score_rows(rows, seeing, reinterpret_cast<const uint16_t*>(reads.at[n]), kPageTokens,
+                       reinterpret_cast<const uint16_t*>(next), kPageTokens, s);
             continue;
         }
-        convert_k_page(reads.at[n], head_dim, converted);
+        convert_k_page<kScoreBlock>(type, reads.at[n], head_dim, next, converted);
         for (int64_t t = 0; t < kPageTokens; t += kScoreBlock) {
             const Span here = rows.seeing({span.begin + t, span.begin + t + kScoreBlock});
             if (here.empty()) continue;
@@ -313,66 +214,6 @@ __attribute__((noinline)) void softmax_segment(const AttentionTask& task, int64_
 
 // ---- Values ----------------------------------------------------------------------------------------------
 
-// sums[i][0, 16 N) += p[i][t] * v[t] for positions t ascending; v is [positions][v_stride].
-template <int Q, int N, class T>
-__attribute__((noinline)) void value_tile(const T* v, int64_t v_stride, const T* next, const float* p,
-                                          int64_t positions, float* sums, int64_t sum_stride) {
-    Vec total[Q][N];
-#pragma GCC unroll 8
-    for (int i = 0; i < Q; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) total[i][j] = load(sums + i * sum_stride + j * kLanes);
-    }
-    for (int64_t t = 0; t < positions; ++t) {
-        Vec value[N];
-#pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) value[j] = load_any(v + t * v_stride + j * kLanes);
-#pragma GCC unroll 8
-        for (int j = 0; j < N; j += 2) prefetch(next + t * v_stride + j * kLanes);
-#pragma GCC unroll 8
-        for (int i = 0; i < Q; ++i) {
-            const Vec weight = broadcast(p[i * kScoreStride + t]);
-#pragma GCC unroll 8
-            for (int j = 0; j < N; ++j) total[i][j] = fma(weight, value[j], total[i][j]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < Q; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) store(sums + i * sum_stride + j * kLanes, total[i][j]);
-    }
-}
-
-// The same for any number of value dimensions that is a multiple of 16.
-template <int Q, class T>
-void value_dims(const T* v, int64_t v_stride, const T* next, const float* p, int64_t positions, int64_t dims,
-                float* sums, int64_t sum_stride) {
-    constexpr int kMost = Q * 4 <= kTileWide ? 4 : Q * 2 <= kTileWide ? 2 : 1;
-    int64_t d = 0;
-    for (; d + kMost * kLanes <= dims; d += kMost * kLanes) {
-        value_tile<Q, kMost, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
-    }
-    if constexpr (kMost == 4) {
-        if (d + 2 * kLanes <= dims) {
-            value_tile<Q, 2, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
-            d += 2 * kLanes;
-        }
-    }
-    if constexpr (kMost > 1) {
-        if (d < dims) value_tile<Q, 1, T>(v + d, v_stride, next + d, p, positions, sums + d, sum_stride);
-    }
-}
-
-template <class T, int Q = 1>
-void value_queries(int64_t n, const T* v, int64_t v_stride, const T* next, const float* p, int64_t positions,
-                   int64_t dims, float* sums, int64_t sum_stride) {
-    if (n == Q) {
-        value_dims<Q, T>(v, v_stride, next, p, positions, dims, sums, sum_stride);
-    } else if constexpr (Q < kTileQueries) {
-        value_queries<T, Q + 1>(n, v, v_stride, next, p, positions, dims, sums, sum_stride);
-    }
-}
-
 // Values of some positions, and the weights and sums of a call's queries.
 template <class T>
 struct Values {
@@ -411,26 +252,23 @@ struct Values {
     }
 };
 
-// 16 or the last 8 dimensions of a page's V as float: [32][16].
-__attribute__((noinline)) void convert_v_slice(const uint16_t* v, int64_t v_dim, int64_t dims, float* out) {
-    if (dims >= kLanes) {
-        for (int64_t t = 0; t < kPageTokens; ++t) store(out + t * kLanes, load_f16(v + t * v_dim));
-    } else {
-        for (int64_t t = 0; t < kPageTokens; ++t) store(out + t * kLanes, load_f16_8(v + t * v_dim));
-    }
-}
-
 // What the segment adds to the sums of all queries, given the weights in scores.
 void add_values(const Rows& rows, const Reads& reads, float* converted, const float* scores, float* sums,
                 int64_t sum_stride) {
+    const KvType type = rows.task.kv.type;
     const int64_t v_dim = rows.task.kv.v_dim;
-    if (rows.queries() <= kTileQueries && v_dim % kLanes == 0) {
+    if (type == KvType::kF16 && rows.queries() <= kTileQueries && v_dim % kLanes == 0) {
         for (int64_t n = 0; n < rows.n_seen; ++n) {
             const int64_t i = rows.seen_pages[n];
-            const uint16_t* const* v = reads.at + rows.n_seen + n;
-            const Values<uint16_t> page{
-                v[0], v_dim,     v[kPagesAhead], v_dim, rows.page_span(i), scores + i * kPageTokens,
-                sums, sum_stride};
+            const uint8_t* const* v = reads.at + rows.n_seen + n;
+            const Values<uint16_t> page{reinterpret_cast<const uint16_t*>(v[0]),
+                                        v_dim,
+                                        reinterpret_cast<const uint16_t*>(v[kPagesAhead]),
+                                        v_dim,
+                                        rows.page_span(i),
+                                        scores + i * kPageTokens,
+                                        sums,
+                                        sum_stride};
             page.add(rows);
         }
         return;
@@ -438,7 +276,8 @@ void add_values(const Rows& rows, const Reads& reads, float* converted, const fl
     // Slices of 16 dimensions, so that a segment's slice stays in the first cache for all tiles of queries.
     for (int64_t d = 0; d < v_dim; d += kLanes) {
         for (int64_t n = 0; n < rows.n_seen; ++n) {
-            convert_v_slice(reads.at[rows.n_seen + n] + d, v_dim, v_dim - d,
+            const uint8_t* const* v = reads.at + rows.n_seen + n;
+            convert_v_slice(type, v[0], v_dim, d, v[kPagesAhead],
                             converted + rows.seen_pages[n] * kPageTokens * kLanes);
         }
         const Span all{rows.origin, rows.origin + kSegmentTokens};

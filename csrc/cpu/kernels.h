@@ -78,17 +78,20 @@ enum class RopePairing : uint8_t {
     kHalves,       // pairs (i, i + n/2): ggml "neox", archs qwen3, gemma3
 };
 
-// Where the K and V of one layer lie: page p of the group's pool starts at pool + p * page_stride (in f16
-// elements); inside it, K is [kv_head][head_dim][32 tokens] at k_offset and V is [kv_head][32 tokens][v_dim]
-// at v_offset.
+// What a KV page holds (layouts: kv_page.h). Attention computes with the values as the page has them.
+enum class KvType : uint8_t { kF16, kQ8_0, kQ4_0 };
+
+// Where the K and V of one layer lie: page p of the group's pool starts at pool + p * page_stride; inside it,
+// K of all kv heads is at k_offset and V at v_offset. All in bytes; f16 values lie at even addresses.
 struct KvLayer {
-    uint16_t* pool;
+    uint8_t* pool;
     int64_t page_stride;
     int64_t k_offset;
     int64_t v_offset;
     int32_t n_kv_heads;
     int32_t head_dim;  // of Q and K; a multiple of 8
     int32_t v_dim;     // a multiple of 8
+    KvType type;
 };
 
 // Rows of one sequence. pages[i] holds positions [32 i, 32 i + 32); only pages that hold a position some row
@@ -125,8 +128,8 @@ struct RowKernels {
     // Rotate the first rotary_dims values of each head in place. cos, sin: [rotary_dims / 2].
     void (*rope)(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, RopePairing pairing,
                  const float* cos, const float* sin);
-    // Round one token's K [n_kv_heads][head_dim] and V [n_kv_heads][v_dim] to f16 (clamped to +-65504) into
-    // the page.
+    // Round one token's K [n_kv_heads][head_dim] and V [n_kv_heads][v_dim], clamped to +-65504, into the
+    // page. In a quantized page a NaN makes its whole block NaN.
     void (*store_kv)(const KvLayer& kv, int32_t page, int32_t slot, const float* k, const float* v);
     // Attention of rows [row_begin, row_end), 1 to kAttentionRows of them, for the query heads of one kv
     // head. scratch: attention_scratch() floats.

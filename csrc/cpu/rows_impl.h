@@ -186,35 +186,6 @@ void rope(float* x, int64_t n_heads, int64_t head_dim, int64_t rotary_dims, Rope
     }
 }
 
-// ---- The KV cache ----------------------------------------------------------------------------------------
-
-OLLAMAPY_LANES void round_to_f16(const float* x, int64_t lanes, uint16_t* out) {
-    const Vec limited =
-        min(broadcast(65504.0f), max(broadcast(-65504.0f), load_part(x, lanes)));  // NaN passes
-    store_f16(out, limited);
-}
-
-void store_kv(const KvLayer& kv, int32_t page, int32_t slot, const float* k, const float* v) {
-    uint16_t* base = kv.pool + page * kv.page_stride;
-    // K [n_kv_heads][head_dim] is one long row whose element i goes to column slot of row i.
-    uint16_t* k_out = base + kv.k_offset + slot;
-    const int64_t k_size = static_cast<int64_t>(kv.n_kv_heads) * kv.head_dim;
-    uint16_t half[kLanes];
-    for (int64_t i = 0; i < k_size; i += kLanes) {
-        const int64_t lanes = k_size - i < kLanes ? k_size - i : kLanes;
-        round_to_f16(k + i, lanes, half);
-        for (int64_t j = 0; j < lanes; ++j) k_out[(i + j) * kPageTokens] = half[j];
-    }
-    for (int64_t h = 0; h < kv.n_kv_heads; ++h) {
-        uint16_t* v_out = base + kv.v_offset + (h * kPageTokens + slot) * kv.v_dim;
-        for (int64_t i = 0; i < kv.v_dim; i += kLanes) {
-            const int64_t lanes = kv.v_dim - i < kLanes ? kv.v_dim - i : kLanes;
-            round_to_f16(v + h * kv.v_dim + i, lanes, half);
-            memcpy(v_out + i, half, static_cast<size_t>(lanes) * sizeof(uint16_t));
-        }
-    }
-}
-
 // ---- The softmax denominator -----------------------------------------------------------------------------
 
 // log(x) of a positive finite normal double, 0 or NaN: x = m 2^e with m in [sqrt(1/2), sqrt(2)) and

@@ -38,6 +38,7 @@ constexpr int64_t kLanes = 16;
 //   add_exponent(v, t), power_of_two(t): the bits of v, or of 1.0, plus those of t shifted left by 23
 //   sum, largest: lanes i and i + 8, then i and i + 4, i + 2, i + 1 are combined, the lower one first
 //   load_f16, store_f16: IEEE binary16, to nearest even; a NaN becomes quiet
+//   load_nibbles: 16 bytes as their low and their high nibbles, less 8
 
 #if defined(OLLAMAPY_SIMD_PORTABLE)
 
@@ -169,6 +170,16 @@ OLLAMAPY_LANES Vec load_f16_8(const uint16_t* p) {  // the upper lanes are 0
 OLLAMAPY_LANES void store_f16(uint16_t* p, Vec a) {
     for (int i = 0; i < kLanes; ++i) p[i] = float_to_half(a.v[i]);
 }
+OLLAMAPY_LANES Vec broadcast_f16(const uint16_t* p) {
+    return broadcast(half_to_float(*p));
+}
+OLLAMAPY_LANES Vec load_i8(const int8_t* p) {
+    return each_lane([=](int i) { return static_cast<float>(p[i]); });
+}
+OLLAMAPY_LANES void load_nibbles(const uint8_t* p, Vec& low, Vec& high) {
+    low = each_lane([=](int i) { return static_cast<float>((p[i] & 15) - 8); });
+    high = each_lane([=](int i) { return static_cast<float>((p[i] >> 4) - 8); });
+}
 
 OLLAMAPY_LANES float sum(Vec a) {
     for (int half = kLanes / 2; half > 0; half /= 2) {
@@ -209,6 +220,14 @@ OLLAMAPY_LANES float largest8(__m256 a) {
     const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// The nibbles of 16 bytes, low or high, less 8.
+OLLAMAPY_LANES __m128i low_nibbles(__m128i bytes) {
+    return _mm_sub_epi8(_mm_and_si128(bytes, _mm_set1_epi8(15)), _mm_set1_epi8(8));
+}
+OLLAMAPY_LANES __m128i high_nibbles(__m128i bytes) {
+    return low_nibbles(_mm_srli_epi16(bytes, 4));
 }
 
 #if defined(OLLAMAPY_SIMD_AVX2)
@@ -316,6 +335,22 @@ OLLAMAPY_LANES Vec load_f16_8(const uint16_t* p) {
 OLLAMAPY_LANES void store_f16(uint16_t* p, Vec a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+OLLAMAPY_LANES Vec broadcast_f16(const uint16_t* p) {
+    const __m256 value = _mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(*p)));
+    return {value, value};
+}
+OLLAMAPY_LANES Vec from_i8(__m128i bytes) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)))};
+}
+OLLAMAPY_LANES Vec load_i8(const int8_t* p) {
+    return from_i8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+OLLAMAPY_LANES void load_nibbles(const uint8_t* p, Vec& low, Vec& high) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    low = from_i8(low_nibbles(bytes));
+    high = from_i8(high_nibbles(bytes));
 }
 OLLAMAPY_LANES float sum(Vec a) {
     return sum8(_mm256_add_ps(a.lo, a.hi));
@@ -436,6 +471,20 @@ OLLAMAPY_LANES Vec load_f16_8(const uint16_t* p) {
 }
 OLLAMAPY_LANES void store_f16(uint16_t* p, Vec a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+OLLAMAPY_LANES Vec broadcast_f16(const uint16_t* p) {
+    return {_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(*p)))};
+}
+OLLAMAPY_LANES Vec from_i8(__m128i bytes) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
+OLLAMAPY_LANES Vec load_i8(const int8_t* p) {
+    return from_i8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+OLLAMAPY_LANES void load_nibbles(const uint8_t* p, Vec& low, Vec& high) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    low = from_i8(low_nibbles(bytes));
+    high = from_i8(high_nibbles(bytes));
 }
 OLLAMAPY_LANES __m256 upper_half(__m512 a) {
     return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));

@@ -387,4 +387,9 @@ void GGUFFile::read(const TensorInfo& tensor, uint64_t begin, uint64_t count, vo
     read_fully(file_.fd, tensor.offset + begin, count, out);
 }
 
+void GGUFFile::read_ahead(const TensorInfo& tensor, uint64_t begin, uint64_t count) const {
+    posix_fadvise(file_.fd, static_cast<off_t>(tensor.offset + begin), static_cast<off_t>(count),
+                  POSIX_FADV_WILLNEED);
+}
+
 }  // namespace ollamapy

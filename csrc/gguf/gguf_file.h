@@ -77,6 +77,9 @@ class GGUFFile {
     // file ends early, the range is outside or the tensor's type is not in DType.
     void read(const TensorInfo& tensor, uint64_t begin, uint64_t count, void* out) const;
 
+    // Tell the system that bytes [begin, begin + count) of a tensor will be read. Only a hint.
+    void read_ahead(const TensorInfo& tensor, uint64_t begin, uint64_t count) const;
+
   private:
     // Closes the file also when the constructor throws.
     struct Descriptor {

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 
+#include "cpu/kv_page.h"
 #include "errors.h"
 #include "graph/graph.h"
 #include "graph/program.h"
@@ -63,10 +64,11 @@ RowStep::Kind step_kind(Op op) {
 
 class Compiler {
   public:
-    Compiler(const Graph& graph, int output, int64_t max_rows, int64_t max_outputs)
+    Compiler(const Graph& graph, int output, int64_t max_rows, int64_t max_outputs, cpu::KvType kv_type)
         : nodes_(graph.nodes()),
           weights_(*graph.weights()),
           output_(output),
+          kv_type_(kv_type),
           program_(std::make_shared<Program>()) {
         program_->device = weights_.device();
         program_->max_rows = max_rows;
@@ -92,6 +94,7 @@ class Compiler {
         }
         program_->output = floats(output_);
         finish();
+        weights_.load();
         return std::move(program_);
     }
 
@@ -384,7 +387,8 @@ class Compiler {
             }
             if (groups[i].window == node.window) return static_cast<int>(i);
         }
-        groups.push_back({.window = node.window, .scratch = node.bidirectional});
+        const cpu::KvType type = node.bidirectional ? cpu::KvType::kF16 : kv_type_;
+        groups.push_back({.window = node.window, .scratch = node.bidirectional, .type = type});
         return static_cast<int>(groups.size()) - 1;
     }
 
@@ -405,11 +409,11 @@ class Compiler {
         prepare.group = group_of(node);
         LayerGroup& group = program_->groups[prepare.group];
         prepare.layer = static_cast<int>(group.layers.size());
-        const int64_t k_size = prepare.k.count * node.head_dim * cpu::kPageTokens;
-        const int64_t v_size = prepare.k.count * prepare.v_dim * cpu::kPageTokens;
-        const int64_t start = group.scratch ? 0 : group.page_elements;
+        const int64_t k_size = prepare.k.count * cpu::kv_head_bytes(group.type, node.head_dim);
+        const int64_t v_size = prepare.k.count * cpu::kv_head_bytes(group.type, prepare.v_dim);
+        const int64_t start = group.scratch ? 0 : group.page_bytes;
         group.layers.push_back({start, start + k_size, prepare.k.count, node.head_dim, prepare.v_dim});
-        group.page_elements = std::max(group.page_elements, start + k_size + v_size);
+        group.page_bytes = std::max(group.page_bytes, start + k_size + v_size);
 
         AttentionLayer attention{};
         attention.q = prepare.q_out;
@@ -455,6 +459,7 @@ class Compiler {
     const std::vector<Node>& nodes_;
     Weights& weights_;
     const int output_;
+    const cpu::KvType kv_type_;
     std::shared_ptr<Program> program_;
     std::vector<bool> needed_;
     std::vector<int> uses_;
@@ -528,13 +533,14 @@ std::string Program::describe() const {
     return text;
 }
 
-std::shared_ptr<Program> Graph::compile(int output, int64_t max_rows, int64_t max_outputs) const {
+std::shared_ptr<Program> Graph::compile(int output, int64_t max_rows, int64_t max_outputs,
+                                        cpu::KvType kv_type) const {
     if (max_rows < 1 || max_rows > 65536) throw InvalidError("max_rows must be from 1 to 65536");
     if (max_outputs < 1 || max_outputs > 65536) throw InvalidError("max_outputs must be from 1 to 65536");
     if (node(output).rows == Rows::kTokens) {
         throw InvalidError("the output must be logit rows (select_logit_rows) or pooled sequences (pool)");
     }
-    return Compiler(*this, output, max_rows, max_outputs).run();
+    return Compiler(*this, output, max_rows, max_outputs, kv_type).run();
 }
 
 }  // namespace ollamapy

@@ -102,8 +102,10 @@ class Graph {
     const std::vector<Node>& nodes() const { return nodes_; }
     const std::shared_ptr<Weights>& weights() const { return weights_; }
 
-    // Fuse, plan and load the weights it needs. Throws as above, and std::bad_alloc.
-    std::shared_ptr<Program> compile(int output, int64_t max_rows, int64_t max_outputs) const;
+    // Fuse, plan and load the weights it needs. kv_type: what the pages of causal layers hold; those of
+    // bidirectional ones, which live for one step, hold f16. Throws as above, and std::bad_alloc.
+    std::shared_ptr<Program> compile(int output, int64_t max_rows, int64_t max_outputs,
+                                     cpu::KvType kv_type) const;
 
   private:
     int push(Node node);

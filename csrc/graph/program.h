@@ -132,14 +132,14 @@ using Instruction = std::variant<RowChain, MatmulGroup, RopeTable, HeadPrepare, 
 // Layers that share a page table. A page holds kPageTokens tokens of all of them.
 struct LayerGroup {
     struct Layer {
-        int64_t k_offset, v_offset;  // f16 elements from the start of the page
+        int64_t k_offset, v_offset;  // bytes from the start of the page
         int64_t n_kv_heads, head_dim, v_dim;
     };
     int64_t window = 0;    // 0: global
     bool scratch = false;  // bidirectional: one step's K and V, all layers in the same place
-    int64_t page_elements = 0;
+    cpu::KvType type = cpu::KvType::kF16;
+    int64_t page_bytes = 0;
     std::vector<Layer> layers{};
-    size_t page_bytes() const { return static_cast<size_t>(page_elements) * sizeof(uint16_t); }
 };
 
 class Program {

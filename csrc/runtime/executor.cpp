@@ -54,7 +54,8 @@ cpu::KvLayer Executor::kv_layer(int group, int layer) const {
             place.v_offset,
             static_cast<int32_t>(place.n_kv_heads),
             static_cast<int32_t>(place.head_dim),
-            static_cast<int32_t>(place.v_dim)};
+            static_cast<int32_t>(place.v_dim),
+            program_->groups[group].type};
 }
 
 const float* Executor::run(const Program& program, const KVCache& cache, const Batch& batch) {

@@ -21,19 +21,30 @@ class KVCache {
                                " layer groups, not " + std::to_string(pages.size()));
         }
         for (size_t i = 0; i < pages.size(); ++i) {
-            const auto bytes = static_cast<int64_t>(program.groups[i].page_bytes());
+            const int64_t bytes = program.groups[i].page_bytes;
             if (pages[i] < 0 || pages[i] > INT32_MAX ||
                 (bytes > 0 && pages[i] > (int64_t{1} << 46) / bytes)) {
                 throw InvalidError("a pool of " + std::to_string(pages[i]) + " pages");
             }
-            strides_.push_back(program.groups[i].page_elements);
+            strides_.push_back(bytes);
+            types_.push_back(program.groups[i].type);
             pools_.emplace_back(static_cast<size_t>(pages[i] * bytes));
         }
     }
 
     const std::vector<int64_t>& pages() const { return pages_; }
-    uint16_t* pool(int group) const { return pools_[group].as<uint16_t>(); }
-    int64_t stride(int group) const { return strides_[group]; }
+    uint8_t* pool(int group) const { return pools_[group].as<uint8_t>(); }
+    int64_t stride(int group) const { return strides_[group]; }  // bytes from page to page
+    // Whether the pages are those that a program's layer groups ask for.
+    bool fits(const Program& program) const {
+        if (program.groups.size() != pages_.size()) return false;
+        for (size_t i = 0; i < pages_.size(); ++i) {
+            if (strides_[i] != program.groups[i].page_bytes || types_[i] != program.groups[i].type) {
+                return false;
+            }
+        }
+        return true;
+    }
     size_t nbytes() const {
         size_t total = 0;
         for (const AlignedBuffer& pool : pools_) total += pool.bytes();
@@ -43,6 +54,7 @@ class KVCache {
   private:
     std::vector<int64_t> pages_;
     std::vector<int64_t> strides_;
+    std::vector<cpu::KvType> types_;
     std::vector<AlignedBuffer> pools_;
 };
 

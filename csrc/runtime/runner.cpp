@@ -22,11 +22,38 @@ double monotonic() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// How long a step waits for masks once its logits are there: its company waits with it.
+constexpr auto kMaskPatience = std::chrono::milliseconds(5);
+
 int64_t page_of(int64_t position) {
     return position / cpu::kPageTokens;
 }
 
 }  // namespace
+
+void MaskSlot::set(int64_t position, std::span<const uint32_t> words) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        words_.assign(words.begin(), words.end());
+        position_ = position;
+    }
+    changed_.notify_all();
+}
+
+void MaskSlot::close() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        closed_ = true;
+    }
+    changed_.notify_all();
+}
+
+const std::vector<uint32_t>* MaskSlot::wait(int64_t position,
+                                            std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait_until(lock, deadline, [&] { return closed_ || position_ == position; });
+    return position_ == position && !closed_ ? &words_ : nullptr;
+}
 
 void Sequence::set_page(int64_t group, int64_t index, int64_t page) {
     if (group < 0 || group >= kMaxGroups) throw InvalidError("layer group " + std::to_string(group));
@@ -64,13 +91,7 @@ void Runner::check(const Program& program, const KVCache& cache, std::vector<Ste
                    bool want_logits) const {
     if (items.empty()) throw InvalidError("a step without items");
     if (program.device != device_) throw InvalidError("the program was compiled for another device");
-    if (cache.pages().size() != program.groups.size())
-        throw InvalidError("the cache belongs to another program");
-    for (size_t g = 0; g < program.groups.size(); ++g) {
-        if (cache.stride(static_cast<int>(g)) != program.groups[g].page_elements) {
-            throw InvalidError("the cache belongs to another program");
-        }
-    }
+    if (!cache.fits(program)) throw InvalidError("the cache belongs to another program");
     int64_t rows = 0, outputs = 0;
     for (size_t i = 0; i < items.size(); ++i) {
         StepItem& item = items[i];
@@ -248,6 +269,7 @@ StepResult Runner::run(Step& step) {
     } catch (const std::exception& error) {
         result.samples.clear();
         result.item_errors.clear();
+        result.late.clear();
         result.error = error.what();
     }
     result.ended = monotonic();
@@ -257,13 +279,21 @@ StepResult Runner::run(Step& step) {
 void Runner::sample(const Step& step, const float* logits, StepResult& result) {
     struct Draw {
         int64_t item;
+        int64_t row;  // of the logits
         Sample sample{};
         std::string error{};
+        bool late = false;
     };
     std::vector<Draw> draws;
     for (size_t i = 0; i < step.items.size(); ++i) {
-        if (step.items[i].outputs > 0) draws.push_back({static_cast<int64_t>(i)});
+        if (step.items[i].outputs > 0)
+            draws.push_back({static_cast<int64_t>(i), static_cast<int64_t>(draws.size())});
     }
+    // Masks may still be on their way: those who need one come last.
+    std::stable_partition(draws.begin(), draws.end(), [&](const Draw& draw) {
+        return step.items[draw.item].sequence->mask() == nullptr;
+    });
+    const auto deadline = std::chrono::steady_clock::now() + kMaskPatience;
     const int64_t width = step.program->output_width;
     std::atomic<size_t> next{0};
     const std::function<void(int)> work = [&](int thread) {
@@ -273,9 +303,17 @@ void Runner::sample(const Step& step, const float* logits, StepResult& result) {
                 static_cast<size_t>(item.start + item.count);  // where the drawn token will stand
             const std::vector<int32_t>& tokens = item.sequence->tokens();
             if (tokens.size() != end) continue;  // reported before
+            std::span<const uint32_t> mask;
+            if (MaskSlot* const slot = item.sequence->mask()) {
+                const auto* const words = slot->wait(static_cast<int64_t>(end), deadline);
+                draws[n].late = words == nullptr;
+                if (draws[n].late) continue;
+                mask = *words;
+            }
             try {
-                draws[n].sample = draw(logits + n * width, width, tokens, *item.sequence->sampling(),
-                                       static_cast<int64_t>(end), scratch_[thread]);
+                draws[n].sample =
+                    draw(logits + draws[n].row * width, width, tokens, *item.sequence->sampling(),
+                         static_cast<int64_t>(end), scratch_[thread], mask);
             } catch (const std::exception& error) {
                 draws[n].error = error.what();
             }
@@ -290,6 +328,10 @@ void Runner::sample(const Step& step, const float* logits, StepResult& result) {
         const StepItem& item = step.items[draw.item];
         std::vector<int32_t>& tokens = item.sequence->tokens();
         if (static_cast<int64_t>(tokens.size()) != item.start + item.count) continue;
+        if (draw.late) {
+            result.late.push_back(draw.item);
+            continue;
+        }
         if (!draw.error.empty()) result.item_errors.emplace_back(draw.item, std::move(draw.error));
         // A failed draw still occupies its place: the next step may be planned on it.
         tokens.push_back(draw.sample.token);

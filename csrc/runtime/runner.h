@@ -4,12 +4,14 @@
 // planner works one step ahead without knowing them. Finished steps are announced on an eventfd.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,11 +23,32 @@
 
 namespace ollamapy {
 
+// Which tokens may stand at a position: written by the planner's thread while the step that needs it
+// computes, read by the device thread when it samples.
+class MaskSlot {
+  public:
+    void set(int64_t position, std::span<const uint32_t> words);
+    void close();  // no mask will come any more: nobody waits
+    // The mask of a position, which stays as it is until the planner has seen the draw. Null when it has not
+    // come by the deadline, or never will.
+    const std::vector<uint32_t>* wait(int64_t position, std::chrono::steady_clock::time_point deadline);
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<uint32_t> words_;
+    int64_t position_ = -1;
+    bool closed_ = false;
+};
+
 // Tokens of one request and the pages that hold their K and V.
 class Sequence {
   public:
-    Sequence(std::vector<int32_t> tokens, std::optional<SamplingParams> sampling)
-        : tokens_(std::move(tokens)), sampling_(std::move(sampling)) {}
+    // constrained: its tokens are drawn only from masks, one for each position.
+    Sequence(std::vector<int32_t> tokens, std::optional<SamplingParams> sampling, bool constrained)
+        : tokens_(std::move(tokens)),
+          sampling_(std::move(sampling)),
+          mask_(constrained ? std::make_unique<MaskSlot>() : nullptr) {}
 
     // Page table entry for the planner's thread; -1 drops it. Throws InvalidError.
     void set_page(int64_t group, int64_t index, int64_t page);
@@ -33,11 +56,13 @@ class Sequence {
 
     const std::optional<SamplingParams>& sampling() const { return sampling_; }
     std::vector<int32_t>& tokens() { return tokens_; }  // of the device thread once a step is queued
+    MaskSlot* mask() const { return mask_.get(); }      // null: not constrained
 
   private:
     std::vector<int32_t> tokens_;
     const std::optional<SamplingParams> sampling_;
     std::vector<std::vector<int32_t>> pages_;  // by group
+    const std::unique_ptr<MaskSlot> mask_;
 };
 
 struct StepItem {
@@ -61,7 +86,8 @@ struct StepResult {
     int64_t output_rows = 0, output_width = 0;
     std::optional<std::string> error;  // the whole step failed
     std::vector<std::pair<int64_t, std::string>>
-        item_errors;  // (item, why): these failed, the others did not
+        item_errors;            // (item, why): these failed, the others did not
+    std::vector<int64_t> late;  // items that were not sampled because their mask had not come
 };
 
 class Runner {

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace ollamapy {
 
@@ -102,6 +105,13 @@ void select_best(int64_t k, SamplerScratch& scratch) {
     }
 }
 
+// The greatest key of a token's block, after keys in it went down.
+void renew_block(int64_t block, SamplerScratch& scratch) {
+    const auto begin = scratch.keys.begin() + block * kBlock;
+    scratch.block_max[block] =
+        *std::max_element(begin, begin + std::min<int64_t>(kBlock, scratch.keys.end() - begin));
+}
+
 // Penalizes the tokens of the window once each: the repeat penalty pushes a logit down whatever its sign, the
 // frequency penalty counts, the presence penalty does not. Infinite logits stay, and finite ones stay finite.
 void penalize(std::span<const int32_t> history, const SamplingParams& params, SamplerScratch& scratch) {
@@ -129,10 +139,50 @@ void penalize(std::span<const int32_t> history, const SamplingParams& params, Sa
         if (key >= greatest) {
             greatest = key;
         } else if (old == greatest) {
-            const auto begin = scratch.keys.begin() + token / kBlock * kBlock;
-            greatest = *std::max_element(begin, begin + std::min(kBlock, scratch.keys.end() - begin));
+            renew_block(token / kBlock, scratch);
         }
     }
+}
+
+void add_bias(const SamplingParams& params, SamplerScratch& scratch) {
+    const auto n_vocab = static_cast<int64_t>(scratch.keys.size());
+    for (const auto& [token, bias] : params.logit_bias) {
+        if (token < 0 || token >= n_vocab) continue;
+        const int32_t old = scratch.keys[token];
+        if (old == kImpossible || old == kInfinite) continue;
+        constexpr double kMax = std::numeric_limits<float>::max();
+        scratch.keys[token] = to_key(static_cast<float>(std::clamp(from_key(old) + bias, -kMax, kMax)));
+        renew_block(token / kBlock, scratch);
+    }
+}
+
+// Makes the tokens that a mask leaves out impossible. Throws SamplingError when none is left.
+void apply_mask(std::span<const uint32_t> mask, SamplerScratch& scratch) {
+    static_assert(kBlock == 64);
+    if (mask.empty()) return;
+    const auto n_vocab = static_cast<int64_t>(scratch.keys.size());
+    const auto n_words = static_cast<int64_t>(mask.size());
+    int32_t greatest = kImpossible;
+    for (int64_t block = 0; block < static_cast<int64_t>(scratch.block_max.size()); ++block) {
+        const auto word = [&](int64_t i) { return i < n_words ? uint64_t{mask[i]} : 0; };
+        const uint64_t allowed = word(2 * block) | word(2 * block + 1) << 32;
+        if (allowed == 0) {
+            std::fill_n(scratch.keys.begin() + block * kBlock, std::min(kBlock, n_vocab - block * kBlock),
+                        kImpossible);
+            scratch.block_max[block] = kImpossible;
+        } else if (~allowed != 0) {
+            const int64_t end = std::min((block + 1) * kBlock, n_vocab);
+            int32_t block_greatest = kImpossible;
+            for (int64_t i = block * kBlock; i < end; ++i) {
+                const int32_t key = (allowed >> (i % kBlock)) & 1 ? scratch.keys[i] : kImpossible;
+                scratch.keys[i] = key;
+                block_greatest = std::max(block_greatest, key);
+            }
+            scratch.block_max[block] = block_greatest;
+        }
+        greatest = std::max(greatest, scratch.block_max[block]);
+    }
+    if (greatest == kImpossible) throw SamplingError("the grammar leaves no token that the model can choose");
 }
 
 // ---- Probabilities
@@ -156,7 +206,23 @@ struct LogSoftmax {
     float operator()(float logit) const { return static_cast<float>(below(logit, best) - log_sum); }
 };
 
-std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, int64_t n, SamplerScratch& scratch) {
+// What llama-server reports of tokens whose probability is 0 in float32: its clients know the number. Which
+// of them it lists is what its partial sort leaves in place.
+void report_impossible(std::span<const float> logits, std::vector<TokenLogprob>& top) {
+    if (top.empty() || std::exp(top.back().logprob) > 0) return;
+    std::vector<std::pair<float, int32_t>> all(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i) all[i] = {logits[i], static_cast<int32_t>(i)};
+    const auto last = all.begin() + static_cast<std::ptrdiff_t>(top.size());
+    std::partial_sort(all.begin(), last, all.end(),
+                      [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (size_t i = 0; i < top.size(); ++i) {
+        if (std::exp(top[i].logprob) > 0) continue;
+        top[i] = {all[i].second, std::numeric_limits<float>::lowest()};
+    }
+}
+
+std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, std::span<const float> logits,
+                                        int64_t n, SamplerScratch& scratch) {
     std::vector<TokenLogprob> top;
     if (n <= 0) return top;
     select_best(n, scratch);
@@ -166,6 +232,7 @@ std::vector<TokenLogprob> best_logprobs(const LogSoftmax& log_softmax, int64_t n
         if (logprob == -kInfinity) break;
         top.push_back({id_of(rank), logprob});
     }
+    report_impossible(logits, top);
     return top;
 }
 
@@ -345,24 +412,35 @@ void SamplingParams::validate() const {
             throw InvalidError(std::string(name) + " is not a finite number");
         }
     }
+    for (const auto& [token, bias] : logit_bias) {
+        if (!std::isfinite(static_cast<float>(bias))) {
+            throw InvalidError("logit_bias of token " + std::to_string(token) + " is not a finite number");
+        }
+    }
     if (repeat_penalty < 0) throw InvalidError("repeat_penalty is negative");
     if (repeat_last_n < -1) throw InvalidError("repeat_last_n is less than -1");
 }
 
 Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> history,
-            const SamplingParams& params, int64_t position, SamplerScratch& scratch) {
+            const SamplingParams& params, int64_t position, SamplerScratch& scratch,
+            std::span<const uint32_t> mask) {
     const int32_t greatest = load_keys(logits, n_vocab, scratch);
     Sample result;
-    if (params.logprobs < 0) {
+    const auto choose_token = [&] {
+        add_bias(params, scratch);
+        apply_mask(mask, scratch);
         penalize(history, params, scratch);
-        result.token = choose(params, position, scratch);
+        return choose(params, position, scratch);
+    };
+    if (params.logprobs < 0) {
+        result.token = choose_token();
         result.logprob = std::numeric_limits<float>::quiet_NaN();
         return result;
     }
     const LogSoftmax log_softmax(logits, n_vocab, greatest);
-    result.top = best_logprobs(log_softmax, std::min(params.logprobs, n_vocab), scratch);
-    penalize(history, params, scratch);
-    result.token = choose(params, position, scratch);
+    result.top = best_logprobs(log_softmax, {logits, static_cast<size_t>(n_vocab)},
+                               std::min(params.logprobs, n_vocab), scratch);
+    result.token = choose_token();
     result.logprob = log_softmax(logits[result.token]);
     return result;
 }
@@ -370,7 +448,8 @@ Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> histo
 std::vector<TokenLogprob> top_logprobs(const float* logits, int64_t n_vocab, int64_t n,
                                        SamplerScratch& scratch) {
     const int32_t greatest = load_keys(logits, n_vocab, scratch);
-    return best_logprobs(LogSoftmax(logits, n_vocab, greatest), std::min(n, n_vocab), scratch);
+    return best_logprobs(LogSoftmax(logits, n_vocab, greatest), {logits, static_cast<size_t>(n_vocab)},
+                         std::min(n, n_vocab), scratch);
 }
 
 double uniform(uint64_t seed, uint64_t branch, uint64_t position) {

@@ -27,6 +27,8 @@ struct SamplingParams {
     uint64_t seed = 0;
     uint64_t branch = 0;    // tells the answers of one request apart
     int64_t logprobs = -1;  // < 0: none; n: the chosen token's and the n best
+    // (token, what is added to its logit before the penalties); tokens outside the vocabulary are ignored
+    std::vector<std::pair<int32_t, double>> logit_bias;
 
     // Throws InvalidError that names the parameter: not finite, repeat_penalty < 0, repeat_last_n < -1.
     void validate() const;
@@ -43,7 +45,7 @@ struct Sample {
     std::vector<TokenLogprob> top;  // best first, ties to the lower id; impossible tokens (-inf) left out
 };
 
-// The model's logits cannot be sampled: NaN among them, or every one -inf.
+// The model's logits cannot be sampled: NaN among them, or every one -inf, or none that the mask lets pass.
 class SamplingError : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
@@ -67,10 +69,13 @@ struct SamplerScratch {
 };
 
 // One draw from logits [n_vocab]. history: the tokens before this one, prompt included; ids outside the
-// vocabulary are ignored. position: that of the new token. Safe from several threads, each with its own
-// scratch. Throws SamplingError; InvalidError when n_vocab is not between 1 and 2^31 - 1.
+// vocabulary are ignored. position: that of the new token. mask: bit i % 32 of word i / 32 says whether token
+// i may be drawn, tokens past its end may not; empty: all may. Log probabilities are those without mask and
+// bias. Safe from several threads, each with its own scratch. Throws SamplingError; InvalidError when n_vocab
+// is not between 1 and 2^31 - 1.
 Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> history,
-            const SamplingParams& params, int64_t position, SamplerScratch& scratch);
+            const SamplingParams& params, int64_t position, SamplerScratch& scratch,
+            std::span<const uint32_t> mask = {});
 
 // The n best tokens of logits [n_vocab] with their log probabilities, best first, ties to the lower id;
 // impossible tokens (-inf) left out. Throws as draw() does.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <tuple>
 
@@ -14,6 +15,12 @@ namespace {
 
 constexpr int64_t kReadBytes = int64_t{1} << 20;  // file bytes repacked at a time
 constexpr size_t kSlabBytes = size_t{64} << 20;   // what is not used of a slab is never touched
+constexpr size_t kChunksAhead = 16;               // that the system is told to read
+
+int64_t row_bytes(const TensorInfo& tensor) {
+    const DTypeInfo geometry = dtype_info(static_cast<DType>(tensor.type_id));
+    return tensor.shape[0] / geometry.block_size * geometry.block_bytes;
+}
 
 }  // namespace
 
@@ -33,7 +40,6 @@ std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
     const TensorInfo& tensor = info(name);
     if (tensor.n_dims > 2) throw FileError("tensor '" + name + "' is not a matrix");
     const auto type = static_cast<DType>(tensor.type_id);
-    const DTypeInfo geometry = dtype_info(type);
     const int64_t cols = tensor.shape[0];
     const int64_t rows = tensor.shape[1];
     auto matrix = std::make_shared<Matrix>();
@@ -42,36 +48,67 @@ std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
     uint8_t* packed;
     std::tie(matrix->slab, packed) = allocate(matrix->bytes);
     matrix->view = {type, rows, cols, packed};
+    pending_.push_back({matrix, &tensor, packed});
+    return matrices_[name] = std::move(matrix);
+}
+
+void Weights::load() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::sort(pending_.begin(), pending_.end(),
+              [](const Pending& a, const Pending& b) { return a.tensor->offset < b.tensor->offset; });
+    std::vector<Chunk> chunks;
+    int64_t buffer_bytes = 0;
+    for (const Pending& pending : pending_) {
+        const int64_t rows = pending.tensor->shape[1], bytes = row_bytes(*pending.tensor);
+        const int64_t step = std::max<int64_t>(1, kReadBytes / (bytes * cpu::kTileRows)) * cpu::kTileRows;
+        for (int64_t first = 0; first < rows; first += step) {
+            chunks.push_back({&pending, first, std::min(step, rows - first)});
+            buffer_bytes = std::max(buffer_bytes, chunks.back().count * bytes);
+        }
+    }
+    if (chunks.empty()) return;
 
     // Own threads, not the device's pool: loading must not hold up the steps of models that already run.
-    const int64_t row_bytes = cols / geometry.block_size * geometry.block_bytes;
-    const int64_t step = std::max<int64_t>(1, kReadBytes / (row_bytes * cpu::kTileRows)) * cpu::kTileRows;
-    const int64_t chunks = (rows + step - 1) / step;
-    std::atomic<int64_t> next{0};
+    std::atomic<size_t> next{0};
     std::mutex failure_mutex;
     std::exception_ptr failure;
     const auto work = [&] {
         try {
-            std::vector<uint8_t> bytes(static_cast<size_t>(std::min(step, rows) * row_bytes));
-            for (int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) {
-                const int64_t first = chunk * step;
-                const int64_t count = std::min(step, rows - first);
-                file_->read(tensor, first * row_bytes, count * row_bytes, bytes.data());
-                cpu::pack_rows(type, cols, bytes.data(), first, count, packed);
-            }
+            repack(chunks, next, buffer_bytes);
         } catch (...) {
             const std::lock_guard<std::mutex> guard(failure_mutex);
             failure = std::current_exception();
-            next.store(chunks);
+            next.store(chunks.size());
         }
     };
-    const auto helpers = std::min<int64_t>(device_->pool().threads(), chunks) - 1;
+    const size_t helpers = std::min<size_t>(device_->pool().threads(), chunks.size()) - 1;
     std::vector<std::thread> threads;
-    for (int64_t i = 0; i < helpers; ++i) threads.emplace_back(work);
+    try {
+        for (size_t i = 0; i < helpers; ++i) threads.emplace_back(work);
+    } catch (const std::system_error&) {
+        // No more threads to be had: those that there are do it.
+    }
     work();
     for (std::thread& thread : threads) thread.join();
     if (failure) std::rethrow_exception(failure);
-    return matrices_[name] = std::move(matrix);
+    pending_.clear();
+}
+
+void Weights::repack(const std::vector<Chunk>& chunks, std::atomic<size_t>& next,
+                     int64_t buffer_bytes) const {
+    const AlignedBuffer bytes(static_cast<size_t>(buffer_bytes));
+    for (size_t i; (i = next.fetch_add(1)) < chunks.size();) {
+        // While this chunk is repacked the system reads what the threads come to next.
+        if (const size_t ahead = i + kChunksAhead; ahead < chunks.size()) {
+            const auto& [of, first, count] = chunks[ahead];
+            file_->read_ahead(*of->tensor, first * row_bytes(*of->tensor), count * row_bytes(*of->tensor));
+        }
+        const auto& [of, first, count] = chunks[i];
+        const TensorInfo& tensor = *of->tensor;
+        file_->read(tensor, first * row_bytes(tensor), count * row_bytes(tensor), bytes.as<uint8_t>());
+        cpu::pack_rows(of->matrix->view.type, of->matrix->view.cols, bytes.as<uint8_t>(), first, count,
+                       of->packed);
+    }
 }
 
 std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> Weights::allocate(size_t bytes) {

@@ -1,6 +1,7 @@
 // The tensors of a file in the layouts that the kernels want.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -34,8 +35,13 @@ class Weights {
     // The file's entry for a tensor. Throws FileError when it is absent or of a type that is not run.
     const TensorInfo& info(const std::string& name) const;
 
-    // A tensor repacked on first use, [shape[1]][shape[0]]. Throws FileError, std::bad_alloc.
+    // A tensor's place in its packed layout, [shape[1]][shape[0]]. Its content is there when load() has
+    // returned. Throws FileError, std::bad_alloc.
     std::shared_ptr<const Matrix> matrix(const std::string& name);
+
+    // Read and repack every matrix asked for so far: in the order of the file, by as many threads as the
+    // device has. Throws FileError; what was not loaded then is tried again by the next call.
+    void load();
 
     // A tensor as float32. Throws FileError.
     std::shared_ptr<const std::vector<float>> vector(const std::string& name);
@@ -46,12 +52,24 @@ class Weights {
     // Room for a matrix. Matrices lie one after the other in the order of their first use, which is the
     // model's: a step reads them as one stream, and the small ones share huge pages.
     std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> allocate(size_t bytes);
+    struct Pending {
+        std::shared_ptr<const Matrix> matrix;
+        const TensorInfo* tensor;
+        uint8_t* packed;  // where it goes
+    };
+    struct Chunk {  // rows of a matrix
+        const Pending* of;
+        int64_t first, count;
+    };
+    // Claims chunks until there are none.
+    void repack(const std::vector<Chunk>& chunks, std::atomic<size_t>& next, int64_t buffer_bytes) const;
 
     std::shared_ptr<const GGUFFile> file_;
     std::shared_ptr<Device> device_;
     mutable std::mutex mutex_;
     std::shared_ptr<const AlignedBuffer> slab_;
     size_t slab_used_ = 0;
+    std::vector<Pending> pending_;
     std::unordered_map<std::string, std::shared_ptr<const Matrix>> matrices_;
     std::unordered_map<std::string, std::shared_ptr<const std::vector<float>>> vectors_;
 };

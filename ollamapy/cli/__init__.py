@@ -13,7 +13,8 @@ from ollamapy import __version__
 _COMMANDS = {  # name: (module, attribute, one line of help)
     "serve": ("serve", "serve", "Start the server"),
     "run": ("run", "run", "Ask a model; pulls it and starts a server where needed"),
-    "pull": ("pull", "pull", "Fetch a model pack"),
+    "pull": ("pull", "pull", "Fetch a model from a registry, or a model pack"),
+    "push": ("pull", "push", "Send a model to a registry"),
     "list": ("models", "list_command", "List the models of the store"),
     "show": ("show", "show", "Show what is known of a model"),
     "create": ("create", "create", "Create a model from a Modelfile"),

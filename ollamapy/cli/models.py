@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import ago, human_bytes, moment, print_table, span
+
+if TYPE_CHECKING:
+    from ollamapy.client import Client
+
+
+async def list_models(client: Client, prefix: str) -> None:
+    """Print the models of the store as a table. Raises ClientError."""
+    models = (await client.call("GET", "/api/tags"))["models"]
+    rows = [
+        (m["name"], m["digest"][:12], _size(m), ago(m["modified_at"]))
+        for m in models
+        if m["name"].lower().startswith(prefix.lower())
+    ]
+    print_table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+
+
+def _size(model: dict[str, Any]) -> str:
+    """The bytes of a model, "-" for one that another server has."""
+    return "-" if model.get("remote_host") else human_bytes(model["size"])
 
 
 @click.command(name="list", short_help="List the models of the store")
@@ -18,13 +38,7 @@ def list_command(prefix: str) -> None:
     async def work() -> None:
         async with new_client() as client:
             await ensure_server(client)
-            models = (await client.call("GET", "/api/tags"))["models"]
-        rows = [
-            (m["name"], m["digest"][:12], human_bytes(m["size"]), ago(m["modified_at"]))
-            for m in models
-            if m["name"].lower().startswith(prefix.lower())
-        ]
-        print_table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+            await list_models(client, prefix)
 
     run_command(work())
 

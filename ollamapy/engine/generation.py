@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ollamapy.engine.blocks import BlockManager, BlockTable
+from ollamapy.engine.constrained import TokenMasks, Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
 from ollamapy.scheduler.batch import plan_batch
@@ -49,8 +50,12 @@ class Generation:
         end_tokens: frozenset[int],
         new_sequence: Callable[[list[int], int], CoreSequence],
         blocks: BlockManager,
+        masks: TokenMasks | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """new_sequence(tokens, branch) makes the core's sequence; a new branch draws other random numbers."""
+        """new_sequence(tokens, branch) makes the core's sequence; a new branch draws other random numbers.
+        masks: of an answer that a grammar constrains, the first one ready; wake() is called when a later one
+        has come."""
         self.arrival = arrival
         self.limits = limits
         self.tokens = prompt
@@ -62,6 +67,9 @@ class Generation:
         self._end_tokens = end_tokens
         self._new_sequence = new_sequence
         self._blocks = blocks
+        self._masks = masks
+        self._wake = wake
+        self._late = False  # a mask came after its step: no more steps are planned before theirs is there
         self._deltas: deque[Delta] = deque()
         self._ready = asyncio.Event()
         self._born = time.monotonic()
@@ -80,12 +88,16 @@ class Generation:
         self.length = len(self.tokens)
         self.to_sample = self.sampled
         self.discard = False
+        if self._masks is not None and self._masks.ready:
+            self._deliver(self._masks.mask)
 
     # Planning
 
     @property
     def remaining(self) -> int:
         if self.finished or self.to_sample >= self.limits.num_predict or self.length >= self.limits.num_ctx:
+            return 0
+        if self._masks is not None and (self.discard or (self._late and not self._masks.ready)):
             return 0
         return self.length - self.planned
 
@@ -121,6 +133,10 @@ class Generation:
             self._end("stop")
             return
         self.tokens.append(sample.token)
+        if self._masks is not None:
+            self._masks.advance(sample.token, self._deliver, self._fail_and_wake)
+            if self.finished:
+                return
         self._blocks.drop(self.table, self.computed)
         emission = self._stream.push(sample.token, sample.logprob, sample.top)
         self._emit(emission)
@@ -128,6 +144,32 @@ class Generation:
             self._close("stop", emission.stop)
         elif self.sampled >= self.limits.num_predict or (self._at_end and not self.limits.shift):
             self._end("length")
+
+    def postpone(self, item: Item) -> None:
+        """A planned item whose mask did not come in time: its last row is computed once more, when all that
+        was planned on it has come back."""
+        self.in_flight -= 1
+        if self.discard or self.finished:
+            return
+        self.computed += item.rows - 1
+        self._late = True
+        self.discard = True
+
+    def rewind(self) -> None:
+        """Plan on from what has come back, after a postponed item."""
+        self.planned = self.computed
+        self.length = len(self.tokens)
+        self.to_sample = self.sampled
+        self.discard = False
+
+    def _deliver(self, mask: Words) -> None:
+        self.sequence.set_mask(len(self.tokens), mask)
+        if self._late:
+            self._wake()
+
+    def _fail_and_wake(self, error: Exception) -> None:
+        self.fail(error)
+        self._wake()
 
     @property
     def _at_end(self) -> bool:
@@ -157,13 +199,18 @@ class Generation:
 
     def fail(self, error: BaseException) -> None:
         if not self.finished:
-            self.finished = True
+            self._finish()
             self.outcome = error
             self._ready.set()
 
     def abandon(self) -> None:
         """Nobody listens any more."""
+        self._finish()
+
+    def _finish(self) -> None:
         self.finished = True
+        if self._masks is not None:
+            self.sequence.close_mask()
 
     def end_now(self, reason: DoneReason) -> None:
         """End a request that needs no step."""
@@ -187,7 +234,7 @@ class Generation:
             self._close(reason, None)
 
     def _close(self, reason: DoneReason, stop: str | None) -> None:
-        self.finished = True
+        self._finish()
         self.usage.total_ns = _nanoseconds(self._born, time.monotonic())
         self._deltas.append(Delta(done_reason=reason, stop=stop, usage=self.usage))
         self._ready.set()
@@ -268,7 +315,11 @@ class GenerationLane:
         """Hand out the outcome of a step."""
         samples = {sample.item: sample for sample in result.samples}
         errors = dict(result.item_errors)
+        late = set(result.late)
         for i, item in enumerate(items):
+            if i in late:
+                item.owner.postpone(item)
+                continue
             if i in errors and not item.owner.discard:
                 item.owner.fail(EngineError(errors[i]))
             item.owner.receive(item, samples.get(i), result)
@@ -347,6 +398,8 @@ class GenerationLane:
         for request in self._running:
             if request.full:
                 request.shift()
+            elif request.discard and not request.in_flight:
+                request.rewind()
 
 
 def _arrival(request: Generation) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ollamapy import _core
 from ollamapy.engine.blocks import BlockManager
+from ollamapy.engine.constrained import Grammars
 from ollamapy.engine.embedding import EmbeddingLane, Text
 from ollamapy.engine.generation import Generation, GenerationLane, Limits, shortened
 from ollamapy.engine.loop import StepLoop
@@ -37,6 +39,7 @@ class Settings:
     prefill_rows: int = 256  # prompt rows in a step, beside the decoding ones
     max_sequences: int = 64  # requests of a model that run at once; the others wait
     kv_memory: int = 1 << 30  # bytes of the KV pages of a model
+    kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
 @dataclass(slots=True)
@@ -58,17 +61,19 @@ def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
     """
     file = _core.GGUFFile(path)
     architecture = check(file)
-    tokenizer = _core.Tokenizer(file)
     weights = _core.Weights(file, device)
     graph = _core.Graph(weights)
-    if isinstance(architecture, Bert):
-        # A text is never split, so a step has room for the longest.
-        rows = max(architecture.context_length, settings.prefill_rows)
-        program = graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
-    else:
-        rows = settings.prefill_rows + settings.max_sequences
-        program = graph.compile(architecture.logits(graph), rows, settings.max_sequences)
-    return Parts(file, architecture, tokenizer, weights, program)
+    with ThreadPoolExecutor(1) as side:  # the vocabulary beside the weights, neither with the GIL
+        tokenizer = side.submit(_core.Tokenizer, file)
+        if isinstance(architecture, Bert):
+            # A text is never split, so a step has room for the longest.
+            rows = max(architecture.context_length, settings.prefill_rows)
+            program = graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
+        else:
+            rows = settings.prefill_rows + settings.max_sequences
+            logits = architecture.logits(graph)
+            program = graph.compile(logits, rows, settings.max_sequences, settings.kv_type)
+        return Parts(file, architecture, tokenizer.result(), weights, program)
 
 
 class Model:
@@ -87,6 +92,7 @@ class Model:
         self._parts: Parts | None = parts
         self._settings = settings
         self._loop = loop
+        self._grammars = Grammars(parts.tokenizer)
         self._generation: GenerationLane | None = None
         self._embedding: EmbeddingLane | None = None
         self._embedding_lock = asyncio.Lock()
@@ -138,16 +144,32 @@ class Model:
     async def _generate(
         self, request: GenerationRequest, limits: Limits, prompt: list[int], seed: int
     ) -> AsyncGenerator[Delta, None]:
+        constrained = request.constraint is not None
+        masks = None if request.constraint is None else await self._grammars.masks(request.constraint)
         lane = self._generation
         if lane is None or self._parts is None:
             raise EngineError("the model was unloaded")
 
         def new_sequence(tokens: list[int], branch: int) -> CoreSequence:
-            return _core.Sequence(tokens, self._sampling(request, limits, seed, branch))
+            return _core.Sequence(tokens, self._sampling(request, limits, seed, branch), constrained)
 
-        stream = TextStream(self.tokenizer, _core.Detokenizer(self.tokenizer), request.stop, request.logprobs)
+        stream = TextStream(
+            self.tokenizer,
+            _core.Detokenizer(self.tokenizer),
+            request.stop,
+            request.logprobs,
+            request.visible,
+        )
         job = Generation(
-            next(_arrivals), prompt, limits, stream, self.tokenizer.eog, new_sequence, lane.blocks
+            next(_arrivals),
+            prompt,
+            limits,
+            stream,
+            self.tokenizer.eog,
+            new_sequence,
+            lane.blocks,
+            masks,
+            self._loop.wake,
         )
         if len(prompt) >= limits.num_ctx:
             job.end_now("length")
@@ -201,8 +223,9 @@ class Model:
                 frequency_penalty=options.frequency_penalty,
                 repeat_last_n=limits.num_ctx if options.repeat_last_n < 0 else options.repeat_last_n,
                 seed=seed,
-                branch=branch,
+                branch=request.branch << 32 | branch,
                 logprobs=request.logprobs,
+                logit_bias=list(options.logit_bias.items()),
             )
         except (ValueError, TypeError) as error:
             raise RequestError(str(error)) from error
@@ -241,7 +264,8 @@ class Model:
 
                 def compile_program() -> _core.Program:
                     graph = _core.Graph(parts.weights)
-                    return graph.compile(parts.architecture.hidden(graph), rows, rows)
+                    hidden = parts.architecture.hidden(graph)
+                    return graph.compile(hidden, rows, rows, self._settings.kv_type)
 
                 program = await asyncio.to_thread(compile_program)
                 if self._parts is not None:

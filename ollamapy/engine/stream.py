@@ -66,12 +66,14 @@ class TextStream:
         detokenizer: StreamingDetokenizer,
         stop: Sequence[str] = (),
         logprobs: int = -1,
+        visible: frozenset[int] = frozenset(),
     ) -> None:
-        """logprobs as in GenerationRequest: below 0 no entries are made."""
+        """logprobs and visible as in GenerationRequest: below 0 no entries are made."""
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
         self._matchers = [StopMatcher(s) for s in stop if s]
         self._want_logprobs = logprobs >= 0
+        self._visible = visible
         self._text = ""
         self._held: list[_Held] = []
         self._bytes = b""  # of tokens that have not completed a character
@@ -79,6 +81,8 @@ class TextStream:
     def push(self, token: int, logprob: float = 0.0, top: Sequence[tuple[int, float]] = ()) -> Emission:
         """Take a sampled token and return what may leave now: often nothing."""
         text = self._detokenizer.push(token)
+        if token in self._visible:
+            text += self._tokenizer.piece(token, True).decode("utf-8", "replace")
         entry = self._entry(token, text, logprob, top) if self._want_logprobs else None
         self._held.append(_Held(token, len(self._text), entry))
         return self._extend(text)
@@ -122,7 +126,7 @@ class TextStream:
         self, token: int, text: str, logprob: float, top: Sequence[tuple[int, float]]
     ) -> TokenLogprob | None:
         """A token that only holds back bytes has no entry: the next one carries the whole character."""
-        data = self._bytes + self._tokenizer.piece(token)
+        data = self._bytes + self._tokenizer.piece(token, token in self._visible)
         pending = self._detokenizer.pending
         if not text and pending:
             self._bytes = data

@@ -6,24 +6,70 @@ A template that reads .Messages gets the conversation as it is. An older one is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ollamapy.prompt.gotemplate import Record, Tree, execute, parse
-from ollamapy.prompt.gotemplate.functions import to_json
-from ollamapy.prompt.gotemplate.parse import If, Node, Output, Pipeline, Range, With, pipeline_names
+from ollamapy.prompt.errors import TemplateSyntaxError
+from ollamapy.prompt.go_data import Message, Tool, messages_value, tools_value, top
+from ollamapy.prompt.gotemplate import Tree, execute, parse
+from ollamapy.prompt.gotemplate.nodes import (
+    Branch,
+    Call,
+    Command,
+    Field,
+    Node,
+    Operand,
+    Output,
+    Pipeline,
+)
+from ollamapy.prompt.template_tags import thinking_tags
 
-_APPENDED = "{{ .Response }}"  # what an older template without an answer's place gets
-
-Message = Mapping[str, Any]
+_ROUND_TRIPS = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")  # of a TEMPLATE that writes results
 
 
 @lru_cache(maxsize=64)
-def _parse(source: str) -> Tree:
+def _parse(source: str) -> tuple[Tree, frozenset[str]]:
+    """The tree and the names that it reads, with a place for the answer where an older template has none."""
     tree = parse(source)
-    names = tree.field_names()
-    return tree if names & {"Messages", "Response"} else parse(source + _APPENDED)
+    for nodes in (tree.nodes, *tree.defines.values()):
+        if any(isinstance(node, Call) and node.argument is None for node in _every(nodes)):
+            raise TemplateSyntaxError("undefined template specified")
+    names = tree.names()
+    if not names & {"messages", "response"}:
+        end = len(source)
+        response = Pipeline([Command([Field(["Response"], end)], end)], [], False, end)
+        tree.nodes = [*tree.nodes, Output(response, end)]
+    return tree, frozenset(names)
+
+
+def _every(nodes: list[Node]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        if isinstance(node, Branch):
+            yield from _every(node.body)
+            yield from _every(node.otherwise or [])
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """What a request says of thinking: whether, how hard, and whether it says so at all."""
+
+    think: bool = False
+    level: str = ""
+    is_set: bool = False
+
+    @classmethod
+    def of(cls, think: bool | str | None) -> Thinking:
+        """think true is the level medium, as Ollama has it."""
+        if isinstance(think, str):
+            return cls(True, think, True)
+        return cls(bool(think), "medium" if think else "", think is not None)
+
+    def fields(self) -> dict[str, Any]:
+        return {"Think": self.think, "ThinkLevel": self.level, "IsThinkSet": self.is_set}
 
 
 class GoTemplate:
@@ -31,56 +77,51 @@ class GoTemplate:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._tree = _parse(source)
-        self._names = self._tree.field_names()
+        self.tree, self._names = _parse(source)
 
     @property
     def capabilities(self) -> set[str]:
         """What the template has places for: "tools", "insert", "thinking"."""
-        places = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
-        return {capability for name, capability in places.items() if name in self._names}
+        places = {"tools": "tools", "suffix": "insert"}
+        found = {capability for name, capability in places.items() if name in self._names}
+        return found | {"thinking"} if thinking_tags(self.tree) else found
 
     @property
     def has_tool_round_trip(self) -> bool:
         """Whether calls and their results have places, not only the offer of tools."""
-        results = ('"tool"' in self.source) or ("tool_response" in self.source) or ("ToolName" in self._names)
-        return {"Tools", "ToolCalls"} <= self._names and results
+        return {"tools", "toolcalls"} <= self._names and any(text in self.source for text in _ROUND_TRIPS)
 
     def render(
         self,
         messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         think: bool | str | None = None,
     ) -> str:
         """The prompt for the next answer. Raises TemplateRenderError."""
-        thinking = {
-            "Think": bool(think),
-            "ThinkLevel": think if isinstance(think, str) else "",
-            "IsThinkSet": think is not None,
-        }
+        thinking = Thinking.of(think)
         system, turns = _collate(messages)
-        if "Messages" in self._names:
-            data = {
+        if "messages" in self._names:
+            values = {
                 "System": system,
-                "Messages": [_message(turn) for turn in turns],
-                "Tools": None if tools is None else [_tool(tool) for tool in tools],
+                "Messages": messages_value(turns),
+                "Tools": tools_value(tools),
                 "Response": "",
-                **thinking,
+                **thinking.fields(),
             }
-            return execute(self._tree, data)
+            return execute(self.tree, top(values))
         return self._render_exchanges(turns, thinking)
 
-    def render_insert(self, prompt: str, suffix: str) -> str:
-        """The prompt for what goes between two texts."""
-        data = {"Prompt": prompt, "Suffix": suffix, "Response": ""}
-        return execute(self._tree, data)
+    def render_insert(self, prompt: str, suffix: str, think: bool | str | None = None) -> str:
+        """The prompt for what goes between two texts. Raises TemplateRenderError."""
+        values = {"Prompt": prompt, "Suffix": suffix, "Response": "", **Thinking.of(think).fields()}
+        return execute(self.tree, top(values))
 
-    def _render_exchanges(self, turns: list[dict[str, Any]], thinking: dict[str, Any]) -> str:
+    def _render_exchanges(self, turns: list[dict[str, Any]], thinking: Thinking) -> str:
         written: list[str] = []
         exchange = {"System": "", "Prompt": "", "Response": ""}
 
         def flush() -> None:
-            written.append(execute(self._tree, {**exchange, **thinking}))
+            written.append(execute(self.tree, top({**exchange, **thinking.fields()})))
             exchange.update(System="", Prompt="", Response="")
 
         for turn in turns:
@@ -94,34 +135,60 @@ class GoTemplate:
                 exchange["Prompt"] = turn["content"]
             elif turn["role"] == "assistant":
                 exchange["Response"] = turn["content"]
-        last = Tree(_until_response(self._tree.nodes)[0], self._tree.defines)
-        written.append(execute(last, {**exchange, **thinking}))
+        last = Tree(self.source, _Cut().nodes(self.tree.nodes))
+        written.append(execute(last, top({**exchange, **thinking.fields()}), bare=True))
         return "".join(written)
 
 
-def _until_response(nodes: list[Node]) -> tuple[list[Node], bool]:
-    """The nodes up to the first that writes .Response, and whether there was one."""
-    kept: list[Node] = []
-    for node in nodes:
-        if isinstance(node, Output):
-            kept.append(node)
-            if "Response" in pipeline_names(node.pipeline):
-                return kept, True
-        elif isinstance(node, (If, With, Range)):
-            cut, found = _cut_block(node)
-            kept.append(cut)
-            if found:
-                return kept, True
-        else:
-            kept.append(node)
-    return kept, False
+# ---------------------------------------------------------------- older templates
 
 
-def _cut_block(node: If | With | Range) -> tuple[Node, bool]:
-    pipeline: Pipeline = node.condition if isinstance(node, If) else node.value
-    body, in_body = _until_response(node.body)
-    otherwise, in_otherwise = _until_response(node.otherwise)
-    return type(node)(pipeline, body, otherwise), in_body or in_otherwise
+class _Cut:
+    """Copies nodes up to the first .Response that an action writes; nothing after it stays.
+
+    Within the action itself what follows .Response goes too; where that leaves a command of a pipeline with
+    nothing, the action goes. Conditions are not looked at, as Ollama does not.
+    """
+
+    def __init__(self) -> None:
+        self._found = False
+
+    def nodes(self, nodes: list[Node]) -> list[Node]:
+        kept: list[Node] = []
+        for node in nodes:
+            if self._found:
+                break
+            if isinstance(node, Output):
+                pipeline = self._pipeline(node.pipeline)
+                if pipeline is None:
+                    continue
+                node = Output(pipeline, node.position)
+            elif isinstance(node, Branch):
+                branch = copy.copy(node)
+                branch.body = self.nodes(node.body)
+                if node.otherwise is not None:
+                    branch.otherwise = self.nodes(node.otherwise)
+                node = branch
+            kept.append(node)
+        return kept
+
+    def _pipeline(self, pipeline: Pipeline) -> Pipeline | None:
+        commands = []
+        for command in pipeline.commands:
+            operands = [kept for operand in command.operands if (kept := self._operand(operand)) is not None]
+            if not operands:
+                return None
+            commands.append(Command(operands, command.position))
+        return Pipeline(commands, pipeline.variables, pipeline.declares, pipeline.position)
+
+    def _operand(self, operand: Operand) -> Operand | None:
+        if self._found:
+            return None
+        if isinstance(operand, Field) and "Response" in operand.names:
+            self._found = True
+        elif isinstance(operand, Pipeline):
+            return self._pipeline(operand)
+        return operand
 
 
 def _collate(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
@@ -129,68 +196,9 @@ def _collate(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
     systems = [str(message.get("content") or "") for message in messages if message.get("role") == "system"]
     turns: list[dict[str, Any]] = []
     for message in messages:
-        turn = {**message, "content": str(message.get("content") or "")}
-        if turns and turns[-1].get("role") == turn.get("role") != "tool":
+        turn = {**message, "role": message.get("role") or "", "content": str(message.get("content") or "")}
+        if turns and turns[-1]["role"] == turn["role"] != "tool":
             turns[-1]["content"] += "\n\n" + turn["content"]
         else:
             turns.append(turn)
     return "\n\n".join(systems), turns
-
-
-def _message(turn: Mapping[str, Any]) -> Record:
-    fields = {
-        "Role": turn.get("role", ""),
-        "Content": turn.get("content", ""),
-        "Thinking": turn.get("thinking", ""),
-        "Images": list(turn.get("images", ())),
-        "ToolCalls": [_call(call, i) for i, call in enumerate(turn.get("tool_calls", ()))],
-        "ToolName": turn.get("tool_name", ""),
-        "ToolCallID": turn.get("tool_call_id", ""),
-    }
-    return Record(fields, plain=[(name, None if value == [] else value) for name, value in fields.items()])
-
-
-def _floats(value: Any) -> Any:
-    """JSON as Go decodes it: every number is a float64."""
-    if isinstance(value, dict):
-        return {key: _floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_floats(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _call(call: Mapping[str, Any], index: int) -> Record:
-    function = call.get("function", {})
-    arguments = _floats(function.get("arguments", {}))
-    fields = {
-        "Index": index,
-        "Name": function.get("name", ""),
-        "Arguments": Record(dict(arguments), plain=arguments, text=to_json(arguments)),
-    }
-    shown = {"name": fields["Name"], "arguments": arguments}
-    inner = Record(fields, plain=shown)
-    return Record({"ID": call.get("id", ""), "Function": inner}, plain={"function": shown})
-
-
-def _tool(tool: Mapping[str, Any]) -> Record:
-    """A tool prints as the JSON that was sent; its fields have Go's names."""
-    function = tool.get("function", {})
-    parameters = function.get("parameters", {})
-    inner = {
-        "Name": function.get("name", ""),
-        "Description": function.get("description", ""),
-        "Parameters": Record(
-            {
-                "Type": parameters.get("type", ""),
-                "Required": parameters.get("required", []),
-                "Properties": parameters.get("properties", {}),
-            },
-            plain=parameters,
-            text=to_json(parameters),
-        ),
-    }
-    return Record(
-        {"Type": tool.get("type", ""), "Function": Record(inner, plain=function, text=to_json(function))},
-        plain=tool,
-        text=to_json(tool),
-    )

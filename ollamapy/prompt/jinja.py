@@ -1,175 +1,176 @@
-"""Jinja chat templates of GGUF files, run in a sandbox with the extensions that Hugging Face templates
-expect."""
+"""Jinja chat templates of GGUF files over a conversation, as Ollama has llama.cpp run them."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
+from ollamapy.prompt.go_data import arguments_json, tools_json
+from ollamapy.prompt.jinja_process import POOL
 
-_PROBE = "a system text that no template brings of its own"
-_MESSAGE_LIMIT = 64 << 20  # characters: a template that multiplies its input is stopped at the end
+_ROUND_TRIPS = (
+    "tool_response", "tool_results", "role'] == 'tool'", "role'] == \"tool\"", "role\"] == 'tool'",
+    'role"] == "tool"', "message.role == 'tool'", 'message.role == "tool"', "ipython",
+)  # fmt: skip
+_LARGEST = 256 << 10  # characters of a template
 
-
-class _GenerationBlocks(Extension):
-    """`{% generation %}…{% endgeneration %}` marks text for training; for a prompt it is only its content."""
-
-    tags = {"generation"}  # noqa: RUF012 (the base class says so)
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+Message = Mapping[str, Any]
 
 
-class _Raised(Exception):
-    """raise_exception() of a template."""
+@dataclass(frozen=True)
+class _Traits:
+    """What a template does with a conversation (jinja_sandbox.describe)."""
 
-
-def _raise(message: object) -> None:
-    raise _Raised(str(message))
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON without HTML escapes: Jinja's own filter would write < as \\u003c, which no model has learned."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlocks]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
+    system: bool
+    objects: bool
+    thinking: tuple[str, str]
 
 
 @lru_cache(maxsize=32)
-def _compile(source: str) -> jinja2.Template:
-    try:
-        return _environment().from_string(source)
-    except jinja2.TemplateError as error:
-        line = getattr(error, "lineno", None)
+def _traits(source: str) -> _Traits:
+    found = _asked({"source": source, "describe": True})["description"]
+    return _Traits(found["system"], found["objects"], tuple(found["thinking"]))
+
+
+def _asked(request: dict[str, Any]) -> dict[str, Any]:
+    answer = POOL.ask(request)
+    message, line = answer.get("message"), answer.get("line")
+    if answer.get("error") == "syntax":
         place = f" in line {line}" if line else ""
-        raise TemplateSyntaxError(f"the model's chat template cannot be parsed{place}: {error}") from None
-    except RecursionError:
-        raise TemplateSyntaxError("the model's chat template nests too deeply") from None
+        raise TemplateSyntaxError(f"the model's chat template cannot be parsed{place}: {message}")
+    if "error" in answer:
+        raise TemplateRenderError(f"the model's chat template failed: {message}")
+    return answer
+
+
+def has_thinking(source: str) -> bool:
+    """Whether a template's text says that its model thinks."""
+    if "<think>" in source and "</think>" in source:
+        return True
+    splits = "content.split('</think>')" in source or 'content.split("</think>")' in source
+    return splits and "reasoning_content" not in source and "<SPECIAL_12>" not in source
 
 
 class JinjaTemplate:
-    """A chat template. Raises TemplateSyntaxError for a text that is none."""
+    """A chat template; its text is looked at when it is rendered."""
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
         self.source = source
-        self._template = _compile(source)
         self._bos = bos
         self._eos = eos
 
     @property
     def capabilities(self) -> set[str]:
         """What its text says the model can: "tools", "thinking"."""
-        found = set()
-        if "tools" in self.source or "tool_call" in self.source:
-            found.add("tools")
-        if "<think>" in self.source and "</think>" in self.source:
-            found.add("thinking")
-        return found
+        found = {"tools"} if "tools" in self.source or "tool_call" in self.source else set()
+        return found | {"thinking"} if has_thinking(self.source) else found
+
+    @property
+    def has_tool_round_trip(self) -> bool:
+        """Whether calls and their results have places, not only the offer of tools."""
+        calls = "tool_calls" in self.source or "assistant_tool_call" in self.source
+        return calls and any(text in self.source for text in _ROUND_TRIPS)
 
     def render(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         think: bool | str | None = None,
     ) -> str:
-        """The prompt for the next answer.
+        """The prompt for the next answer; blocks.
 
-        A last message of the assistant is a beginning of that answer: its text follows the prompt. A template
-        that never handles the system role gets its text at the head of the first user message. Raises
-        TemplateRenderError when the template refuses or fails.
+        A last message of the assistant is a beginning of that answer: its text follows the prompt, after empty
+        thoughts where the template writes thoughts. A template that never looks at a system message gets its
+        text at the head of the next one. Raises TemplateSyntaxError for a text that is no template and for
+        messages that no template can continue, TemplateRenderError when the template refuses or fails.
         """
-        turns = [dict(message) for message in messages]
-        prefill = ""
-        if turns and turns[-1].get("role") == "assistant" and not turns[-1].get("tool_calls"):
-            prefill = str(turns.pop().get("content") or "")
-            if turns and turns[-1].get("role") == "assistant":
-                raise TemplateSyntaxError("cannot have 2 or more assistant messages at the end of the list")
-        if not self._handles_system:
-            turns = _merge_system(turns)
-        return self._render(turns, tools, think) + prefill
+        if len(self.source) > _LARGEST:
+            raise TemplateSyntaxError("the model's chat template is too long")
+        traits = _traits(self.source)
+        turns = [self._turn(message, traits) for message in messages]
+        prefill = self._prefill(turns)
+        if not traits.system and turns and turns[0]["role"] == "system":
+            system = turns.pop(0)
+            if turns:
+                turns[0]["content"] = f"{system['content']}\n{turns[0]['content']}"
+        variables = self._variables(turns, tools, think, traits)
+        asking = {**variables, "add_generation_prompt": True}
+        if prefill is None:
+            return str(self._texts([asking])[0])
+        base, whole = self._texts([variables, asking])
+        if not prefill:
+            return base
+        same = next((i for i, (a, b) in enumerate(zip(base, whole, strict=False)) if a != b), len(base))
+        opening = whole[same:]
+        start, end = traits.thinking
+        if start:
+            opening = opening.partition(start)[0] + start + end
+        return base + opening + prefill
 
-    @cached_property
-    def _handles_system(self) -> bool:
-        """Whether the text of a system message reaches the prompt: found by trying."""
-        probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "?"}]
-        try:
-            return _PROBE in self._render(probe, None, None)
-        except TemplateRenderError:
-            return False
+    def _texts(self, variables: list[dict[str, Any]]) -> list[str]:
+        texts: list[str] = _asked({"source": self.source, "variables": variables})["texts"]
+        return texts
 
-    def _render(
-        self, turns: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None, think: bool | str | None
-    ) -> str:
+    def _turn(self, message: Message, traits: _Traits) -> dict[str, Any]:
+        """A message in the form and the order in which llama.cpp shows it."""
+        role = message.get("role") or ""
+        if role == "developer" and "<|channel|>" not in self.source:
+            role = "system"
+        turn: dict[str, Any] = {"role": role, "content": message.get("content") or ""}
+        for key, name in (("tool_name", "name"), ("tool_call_id", "tool_call_id")):
+            if message.get(key):
+                turn[name] = message[key]
+        if message.get("tool_calls"):
+            turn["tool_calls"] = [_call(call, traits.objects) for call in message["tool_calls"]]
+        return turn
+
+    def _prefill(self, turns: list[dict[str, Any]]) -> str | None:
+        """Take the beginning of the answer out of the turns; None if there is none."""
+        if not turns or turns[-1]["role"] != "assistant":
+            return None
+        last = turns.pop()
+        if turns and turns[-1]["role"] == "assistant":
+            raise TemplateSyntaxError("Cannot have 2 or more assistant messages at the end of the list.")
+        if "tool_calls" in last:
+            raise TemplateSyntaxError("Cannot continue an assistant message that contains tool calls.")
+        return str(last["content"])
+
+    def _variables(
+        self,
+        turns: list[dict[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        think: bool | str | None,
+        traits: _Traits,
+    ) -> dict[str, Any]:
+        now = datetime.datetime.now()
         variables: dict[str, Any] = {
             "messages": turns,
-            "tools": list(tools) if tools else None,
-            "add_generation_prompt": True,
             "bos_token": self._bos,
             "eos_token": self._eos,
+            "enable_thinking": any(traits.thinking) if think is None else bool(think),
+            "datetime": now.strftime("%b %d %Y"),
+            "date_string": now.strftime("%d %b %Y"),
         }
-        if think is not None:
-            variables["enable_thinking"] = bool(think)
-            if isinstance(think, str):
-                variables["reasoning_effort"] = think
-        return _guarded(lambda: self._template.render(variables))
+        if tools:
+            variables["tools"] = tools_json(tools)
+        if isinstance(think, str):
+            variables["reasoning_effort"] = variables["reasoning_strength"] = think
+        return variables
 
 
-def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    systems = [str(m.get("content") or "") for m in messages if m.get("role") == "system"]
-    rest = [m for m in messages if m.get("role") != "system"]
-    if not systems:
-        return rest
-    text = "\n\n".join(systems)
-    for message in rest:
-        if message.get("role") == "user":
-            message["content"] = f"{text}\n\n{message.get('content') or ''}"
-            return rest
-    return [{"role": "user", "content": text}, *rest]
-
-
-def _guarded(render: Callable[[], str]) -> str:
-    try:
-        text = render()
-    except _Raised as error:
-        raise TemplateRenderError(f"the model's chat template refuses these messages: {error}") from None
-    except jinja2.TemplateError as error:
-        raise TemplateRenderError(f"the model's chat template failed: {error}") from None
-    except Exception as error:  # whatever an expression of the template can raise
-        raise TemplateRenderError(
-            f"the model's chat template failed: {type(error).__name__}: {error}"
-        ) from None
-    if len(text) > _MESSAGE_LIMIT:
-        raise TemplateRenderError("the model's chat template wrote too much text")
-    return text
+def _call(call: Mapping[str, Any], objects: bool) -> dict[str, Any]:
+    function = call.get("function") or {}
+    text = arguments_json(function.get("arguments"))
+    arguments: Any = json.loads(text) if objects else text
+    shown: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": function.get("name") or "", "arguments": arguments},
+    }
+    if call.get("id"):
+        shown["id"] = call["id"]
+    return shown

@@ -14,18 +14,26 @@ import orjson
 from aiohttp import web
 
 from ollamapy import __version__
-from ollamapy.server.middleware import access, answer_errors, grants
+from ollamapy.server.anthropic_messages import count_tokens, messages
+from ollamapy.server.middleware import access, answer_errors, authorization, grants
 from ollamapy.server.native_blobs import add_blob, has_blob
 from ollamapy.server.native_create import create
 from ollamapy.server.native_embed import embed, embeddings
 from ollamapy.server.native_generate import chat, generate
 from ollamapy.server.native_models import copy, delete, ps, tags
-from ollamapy.server.native_pull import pull
+from ollamapy.server.native_pull import pull, push
 from ollamapy.server.native_show import show
+from ollamapy.server.openai_chat import chat_completions
+from ollamapy.server.openai_completions import completions
+from ollamapy.server.openai_models import embeddings as openai_embeddings
+from ollamapy.server.openai_models import list_models as openai_models
+from ollamapy.server.openai_models import show_model as openai_model
+from ollamapy.server.openai_responses import responses
 from ollamapy.server.service import Service
 from ollamapy.server.settings import Settings
 from ollamapy.server.streaming import json_response
 from ollamapy.store.store import Store
+from ollamapy.types import RequestError
 
 _log = logging.getLogger("ollamapy")
 
@@ -69,12 +77,21 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
     ("HEAD", "/api/blobs/{digest}", has_blob),
     ("POST", "/api/blobs/{digest}", add_blob),
     ("POST", "/api/pull", pull),
+    ("POST", "/api/push", push),
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/completions", completions),
+    ("POST", "/v1/embeddings", openai_embeddings),
+    ("GET", "/v1/models", openai_models),
+    ("GET", "/v1/models/{id:.+}", openai_model),
+    ("POST", "/v1/responses", responses),
+    ("POST", "/v1/messages", messages),
+    ("POST", "/v1/messages/count_tokens", count_tokens),
 ]
 
 
 def create_app(service: Service) -> web.Application:
     """The application over a service, which outlives it."""
-    middlewares: Any = [access(service.settings), answer_errors]
+    middlewares: Any = [access(service.settings), authorization(service.settings), answer_errors]
     app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY)
 
     def bound(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -133,12 +150,21 @@ async def _port_taken(settings: Settings) -> str:
     )
 
 
+def _make_key(service: Service) -> None:
+    """The key for registries is made when a server first starts, as Ollama does. One that cannot be read
+    matters only when a registry asks for it."""
+    try:
+        service.transfers.key()
+    except (OSError, RequestError) as error:
+        _log.warning("no key for registries: %s", error)
+
+
 async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
     """Run the server until SIGTERM or SIGINT. Raises PortTakenError, OSError."""
     from ollamapy.engine.engine import Engine
 
     store = Store(settings.models)
-    service = Service(settings, store, Engine(settings.threads))
+    service = Service(settings, store, Engine(settings.threads, kv_type=settings.kv_type))
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,6 +174,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     try:
         runner = await start(service)
         await asyncio.to_thread(store.tidy, settings.prune)
+        await asyncio.to_thread(_make_key, service)
         _log.info("listening on %s (version %s)", settings.address.text, __version__)
         if ready is not None:
             ready()

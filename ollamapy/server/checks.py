@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 
-from ollamapy.server.errors import ServerError, UnsupportedError
 from ollamapy.server.models import ServedModel
 from ollamapy.types import RequestError
 
@@ -17,28 +16,24 @@ _THINK_LEVELS = ("low", "medium", "high", "max")
 _MOST_LOGPROBS = 20
 
 
-def check_format(value: Any) -> None:
-    """`format`: nothing, or something we would have to constrain the answer to. Raises ServerError."""
-    if value is None or value == "":
-        return
-    if value == "json" or isinstance(value, dict):
-        raise UnsupportedError("structured output (format) is not supported by this server")
-    shown = orjson.dumps(orjson.dumps(value).decode()).decode()
-    raise ServerError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
+def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | str | None:
+    """`think`: a model that can, does when nothing is said; None when it cannot.
 
-
-def check_think(value: Any, model: ServedModel) -> bool | str | None:
-    """`think`: None when not said. Raises RequestError for a value or a model that cannot."""
-    if value is None or value is False:
-        return None if value is None else False
+    Raises RequestError for a value that is none, and for a model that cannot think unless relax.
+    """
+    if value is None:
+        return True if model.can("thinking") else None
+    if value is False:
+        return False
+    levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
     if not isinstance(value, (bool, str)):
-        raise RequestError("think must be a boolean or string")
+        raise RequestError(f"think must be a boolean or string ({levels}, true, or false)")
     if value is not True and value not in _THINK_LEVELS:
-        raise RequestError(
-            f"invalid think value: {orjson.dumps(value).decode()} (must be true, false, "
-            '"high", "medium", "low" or "max")'
-        )
+        asked = orjson.dumps(value).decode()
+        raise RequestError(f"invalid think value: {asked} (must be {levels}, true, or false)")
     if not model.can("thinking"):
+        if relax:
+            return None
         raise RequestError(f'"{model.asked}" does not support thinking')
     return value if isinstance(value, str) else True
 
@@ -54,15 +49,19 @@ def check_capability(model: ServedModel, capability: str) -> None:
         raise RequestError(f"{model.stored.name.full} does not support {capability}")
 
 
-def check_images(images: Iterable[str], model: ServedModel) -> None:
-    """Raises RequestError for text that is no base64, and for images a model cannot see."""
+def check_images(images: Iterable[str]) -> None:
+    """Raises RequestError for text that is no base64."""
     for image in images:
         try:
             base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             raise RequestError("illegal base64 data in images") from None
-        if not model.can("vision"):
-            raise RequestError(f"{model.stored.name.full} does not support images")
+
+
+def check_vision(images: int, model: ServedModel) -> None:
+    """Raises RequestError for images that a model would have to look at and cannot."""
+    if images and not model.can("vision"):
+        raise RequestError(f"{model.stored.name.full} does not support images")
 
 
 def logprob_count(logprobs: bool, top: int) -> int:

@@ -30,10 +30,17 @@ def expiry(seconds: float) -> str:
 def logprob_entry(entry: TokenLogprob, with_top: bool) -> dict[str, Any]:
     value: dict[str, Any] = {"token": entry.text, "logprob": entry.logprob, "bytes": list(entry.data)}
     if with_top:
-        value["top_logprobs"] = [
-            {"token": top.text, "logprob": top.logprob, "bytes": list(top.data)} for top in entry.top
-        ]
+        value["top_logprobs"] = [_alternative(top) for top in entry.top]
     return value
+
+
+def _alternative(top: TokenLogprob) -> dict[str, Any]:
+    """Ollama knows tokens as text only: a part of a character is an empty one without bytes."""
+    try:
+        top.data.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"token": "", "logprob": top.logprob}
+    return {"token": top.text, "logprob": top.logprob, "bytes": list(top.data)}
 
 
 def usage_fields(usage: Usage, timing: Timing) -> dict[str, int]:

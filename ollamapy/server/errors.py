@@ -1,12 +1,9 @@
-"""From exceptions to answers of the native dialect: `{"error": …}` with Ollama's status codes."""
+"""From exceptions to status and text, with Ollama's status codes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-
-import orjson
-from aiohttp import web
 
 from ollamapy.types import EngineError, RequestError
 
@@ -60,14 +57,3 @@ def describe(error: BaseException) -> tuple[int, str]:
         return 500, str(error)
     _log.error("internal error", exc_info=error)
     return 500, f"internal error: {type(error).__name__}: {error}"
-
-
-def error_body(text: str) -> bytes:
-    return orjson.dumps({"error": text.encode("utf-8", "replace").decode()})
-
-
-def error_response(error: BaseException) -> web.Response:
-    status, text = describe(error)
-    return web.Response(
-        status=status, body=error_body(text), content_type="application/json", charset="utf-8"
-    )

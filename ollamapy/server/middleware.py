@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollamapy.server.errors import TooLargeError, error_response
+from ollamapy.server.dialect_errors import dialect_of, error_answer, failure
+from ollamapy.server.errors import TooLargeError
+from ollamapy.server.keys import allowed, presented_key
 from ollamapy.server.settings import Settings, origin_host
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
@@ -79,6 +81,28 @@ def access(settings: Settings) -> object:
     return check
 
 
+_OPEN_PATHS = ("/",)  # whether a server runs is no secret
+
+
+def authorization(settings: Settings) -> object:
+    """A middleware that asks for one of the API keys, where there are any."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        keys = settings.api_keys
+        if not keys or request.path in _OPEN_PATHS or allowed(keys, presented_key(request.headers)):
+            return await handler(request)
+        return error_answer(
+            dialect_of(request.path),
+            401,
+            "missing or invalid API key",
+            "invalid_api_key",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+    return check
+
+
 def _same_origin(request: web.Request, origin: str) -> bool:
     return origin_host(origin) == request.host.lower()
 
@@ -138,11 +162,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         allowed = ", ".join(sorted(error.allowed_methods))
         return _plain(405, "405 method not allowed", {"Allow": allowed})
     except web.HTTPRequestEntityTooLarge:
-        return error_response(TooLargeError("request body too large"))
+        return failure(request.path, TooLargeError("request body too large"))
     except web.HTTPException:
         raise
     except Exception as error:
-        return error_response(error)
+        return failure(request.path, error)
 
 
 def allowed_methods(app: web.Application, path: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +11,21 @@ from typing import Any
 from ollamapy.prompt.chatml import render_chatml
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
+from ollamapy.prompt.images import tagged
 from ollamapy.prompt.jinja import JinjaTemplate
-from ollamapy.server.errors import NotFoundError, UnsupportedError
+from ollamapy.prompt.parsers import Parser, Setup, family
+from ollamapy.prompt.parsers.generic import GenericParser
+from ollamapy.prompt.renderers import renderer
+from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
+from ollamapy.server.errors import NotFoundError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
+from ollamapy.types import RequestError
 
-_SERVED = ("insert",)  # of what a template has places for: calls and thoughts would need a reader of answers
+_SERVED = ("tools", "insert", "thinking")
+_GPT_OSS = ("gptoss", "gpt-oss")
 
 Think = bool | str | None
 Renderer = Callable[[list[dict[str, Any]]], str]
@@ -41,57 +47,101 @@ class ServedModel:
 
     @property
     def path(self) -> str:
-        """The GGUF to load. Raises UnsupportedError for a model that is more than its GGUF."""
+        """The GGUF to load. Raises RequestError for a model that is more than its GGUF."""
         if self.stored.count("adapter"):
-            raise UnsupportedError(
+            raise RequestError(
                 f"model {self.stored.name.short} has an adapter, which this server cannot apply"
             )
         return str(self.stored.model_path)
 
     @cached_property
     def template(self) -> JinjaTemplate | GoTemplate | None:
-        """How its prompts are written: a TEMPLATE of the store, or its file's Jinja where that can do more.
-
-        A Jinja that knows more of tools and thinking wins, except over a TEMPLATE in which tool calls and
-        their results have places.
-        """
+        """How its prompts are written: a TEMPLATE of the store, or its file's Jinja where that is better."""
         source = self.facts.chat_template
         own = None if self.stored.template is None else GoTemplate(self.stored.template)
         named = self.stored.config.renderer or self.stored.config.parser  # they expect their own TEMPLATE
-        if source is None or named:
+        if named and own is None:
+            return GoTemplate("{{ .Prompt }}")
+        if source is None or named or self.speaks_harmony:
             return own
-        if own is None:
-            return JinjaTemplate(source, self.facts.bos, self.facts.eos)
-        if own.has_tool_round_trip:
-            return own
-        with contextlib.suppress(TemplateSyntaxError):  # a Jinja that nobody asked for may be broken
-            jinja = JinjaTemplate(source, self.facts.bos, self.facts.eos)
-            if len(jinja.capabilities) > len(own.capabilities - {"insert"}):
-                return jinja
-        return own
+        jinja = JinjaTemplate(source, self.facts.bos, self.facts.eos)
+        return jinja if own is None or _prefers(jinja, own) else own
 
     @cached_property
     def capabilities(self) -> list[str]:
-        """Of completion, embedding, insert: what requests can ask of it here."""
+        """Of completion, embedding, tools, insert, thinking: what requests can ask of it here.
+
+        They come from the template, from the parser, and thinking from being a gpt-oss.
+        """
         if self.facts.pooled:
             return ["embedding"]
         found = set() if self.template is None else self.template.capabilities
+        parser = family(self.stored.config.parser)
+        if parser is not None and parser.has_tools:
+            found.add("tools")
+        if (parser is not None and parser.has_thinking) or self.family in _GPT_OSS:
+            found.add("thinking")
         return ["completion", *(name for name in _SERVED if name in found)]
+
+    @cached_property
+    def tags(self) -> Tags:
+        """How its template writes thoughts and tool calls."""
+        if isinstance(self.template, GoTemplate):
+            tree = self.template.tree
+            return Tags(thinking_tags(tree), call_tag(tree))
+        return Tags() if self.template is None else jinja_tags(self.template.source)
+
+    @property
+    def parser_name(self) -> str:
+        """PARSER of the model, or what goes without saying; "" for none."""
+        return self.stored.config.parser or ("harmony" if self.speaks_harmony else "")
+
+    @property
+    def speaks_harmony(self) -> bool:
+        """Whether it is a gpt-oss whose TEMPLATE writes its channels."""
+        template = self.stored.template or ""
+        return self.family in _GPT_OSS and "<|start|>" in template and "<|end|>" in template
+
+    @property
+    def family(self) -> str:
+        return self.stored.config.model_family or self.facts.architecture
+
+    def parser(self, setup: Setup, named: bool = True) -> Parser:
+        """What reads an answer of this model: the parser it names, unless not named, or its template's."""
+        kind = family(self.parser_name) if named else None
+        return GenericParser(setup, self.tags) if kind is None else kind(setup)
 
     @property
     def template_text(self) -> str:
         """The template as `show` prints it."""
-        if self.stored.template is not None:
-            return self.stored.template
-        return self.facts.chat_template or "{{ .Prompt }}"
+        if isinstance(self.template, JinjaTemplate):
+            return self.template.source
+        return self.stored.template or "{{ .Prompt }}"
 
     def can(self, capability: str) -> bool:
         return capability in self.capabilities
 
     def render_chat(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, think: Think
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        think: Think,
+        question: bool = False,
     ) -> str:
-        """The prompt of a conversation, ChatML for a model without a template. Raises template errors."""
+        """The prompt of a conversation, ChatML for a model without renderer and template; blocks.
+
+        Without a renderer images become tags in the text; a template of the file refuses them in a
+        conversation that is no question, as llama.cpp does without a projector. Raises template errors.
+        """
+        if self.stored.config.renderer:
+            names = (self.stored.name.short, self.stored.name.full)
+            writer = renderer(self.stored.config.renderer, names, self.stored.config.model_type)
+            text = writer.render(messages, tools, think)
+            return text.removeprefix(writer.leading_bos) if self.facts.add_bos else text
+        native = not isinstance(self.template, GoTemplate)
+        if native and not question and any(message.get("images") for message in messages):
+            raise TemplateRenderError("image input is not supported by this model")
+        messages = tagged(messages)
         if self.template is None:
             return render_chatml(messages)
         text = self.template.render(messages, tools, think)
@@ -115,17 +165,36 @@ class ServedModel:
         if suffix:
             assert isinstance(own, GoTemplate), "only a TEMPLATE has the capability insert"
             insert = own
-            return lambda messages: insert.render_insert(messages[-1]["content"], suffix)
+            return lambda messages: insert.render_insert(messages[-1]["content"], suffix, think)
         if template:
             given = own
             assert given is not None
             return lambda messages: given.render(messages, None, think)
-        return None if own is None else lambda messages: self.render_chat(messages, None, think)
+        if own is None and not self.stored.config.renderer:
+            return None
+        return lambda messages: self.render_chat(messages, [], think, question=True)
+
+
+def _prefers(jinja: JinjaTemplate, own: GoTemplate) -> bool:
+    """Whether a file's Jinja wins over the model's TEMPLATE.
+
+    It does when it can more, except over a TEMPLATE in which calls and their results have places, if it has
+    none itself; of two that can offer tools the one with such places wins.
+    """
+    if len(jinja.capabilities) > len(own.capabilities):
+        return jinja.has_tool_round_trip or not own.has_tool_round_trip
+    same = jinja.capabilities == own.capabilities and "tools" in own.capabilities
+    return same and jinja.has_tool_round_trip and not own.has_tool_round_trip
 
 
 def served(store: Store, asked: str, name: ModelName) -> ServedModel:
-    """Look a model up and read its header; blocks. Raises ModelNotFoundError, StoreError, GGUFError."""
+    """Look a model up and read its header; blocks.
+
+    Raises ModelNotFoundError, StoreError, GGUFError, and RequestError for a model that another server runs.
+    """
     stored = store.get(name)
+    if stored.config.remote_host:
+        raise RequestError("this server cannot run this remote model")
     return ServedModel(asked, stored, facts_of(stored.model_path))
 
 
@@ -134,7 +203,7 @@ async def find_model(store: Store, asked: str) -> ServedModel:
     asked."""
     if not asked:
         raise NotFoundError("model '' not found")
-    name = ModelName.parse(asked)
+    name = ModelName.parse_reference(asked)
     try:
         return await asyncio.to_thread(served, store, asked, name)
     except ModelNotFoundError:

@@ -1,63 +1,69 @@
-"""POST /api/create: a new model from another one, from an uploaded GGUF, or from a GGUF on the server's
-disk."""
+"""POST /api/create: a new model from another one, from uploaded files, or from a GGUF on the server's disk."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 
 from ollamapy.prompt.errors import TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
+from ollamapy.server.create_sources import Report, Source, is_server_path, read_adapter, read_source
 from ollamapy.server.decode import read_request
-from ollamapy.server.errors import RequiredError, ServerError, UnsupportedError
+from ollamapy.server.errors import ServerError
 from ollamapy.server.requests import CreateRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
-from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError, ModelNotFoundError
-from ollamapy.store.importing import Imported, model_layers
-from ollamapy.store.manifest import Layer
-from ollamapy.store.names import ModelName, parse_digest
+from ollamapy.store.errors import InvalidDigestError
+from ollamapy.store.manifest import Layer, ModelConfig
+from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError
 
-_BLOCK = 4 << 20  # bytes
 _UNQUANTIZED = ("F32", "F16", "BF16")
-_MAGIC = b"GGUF"
-_ORDER = ("model", "projector", "adapter", "template", "system", "params", "messages", "license")
+_INFO_TEXTS = {
+    "model_family": "model_family",
+    "quantization_level": "file_type",
+    "parameter_size": "model_type",
+}
+_OLLAMA_PORT = 11434
+_INFO_NUMBERS = ("context_length", "embedding_length")
 
-Report = Callable[[str], None]
+
+def _check_files(files: dict[str, str]) -> None:
+    """Raises RequestError for a path that leads out of the model's folder, and for a missing digest."""
+    for path, digest in files.items():
+        if not path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise RequestError("file path must be relative")
+        if not digest:
+            raise InvalidDigestError("invalid digest format")
 
 
 def _check(asked: CreateRequest) -> ModelName:
     """What can be refused before anything is read. Raises RequestError."""
-    if not asked.model_name:
-        raise RequiredError("model is required")
+    _check_files(asked.files or {})
+    _check_files(asked.draft_files or {})
+    if asked.draft_quantize and not asked.draft_files:
+        raise RequestError("--draft-quantize requires a DRAFT model")
+    if any(not digest for digest in (asked.adapters or {}).values()):
+        raise InvalidDigestError("invalid digest format")
     name = ModelName.parse(asked.model_name)
-    if asked.remote_host:
-        raise UnsupportedError("models of remote servers are not supported by this server")
-    if not asked.from_name and asked.files is None:
+    if asked.from_name and not is_server_path(asked.from_name):
+        ModelName.parse_reference(asked.from_name)
+    elif not asked.from_name and asked.files is None:
         raise RequestError("neither 'from' or 'files' was specified")
-    if asked.files is not None and not asked.from_name:
-        if not asked.files:
-            raise RequestError("unknown type")
-        for path, digest in asked.files.items():
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise RequestError("file path must be relative")
-            if not digest:
-                raise InvalidDigestError("invalid digest format")
-    if asked.adapters:
-        for digest in asked.adapters.values():
-            parse_digest(digest)
-    for key in ("context_length", "embedding_length"):
-        value = asked.info.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise RequestError(f'info field "{key}" must be a non-negative integer')
+    elif not asked.from_name and not asked.files:
+        raise RequestError("unknown type")
+    if asked.draft_files is not None:
+        if asked.remote_host:
+            raise RequestError("DRAFT cannot be used with remote models")
+        raise RequestError("draft models are not supported by this server")
+    _info(asked.info)
     if asked.template:
         try:
             GoTemplate(asked.template)
@@ -66,137 +72,115 @@ def _check(asked: CreateRequest) -> ModelName:
     return name
 
 
-def _is_path(text: str) -> bool:
-    return text.startswith(("/", "~/")) and text.lower().endswith(".gguf")
+def _info(info: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the configuration that `info` sets. Raises RequestError."""
+    fields: dict[str, Any] = {}
+    for key, target in _INFO_TEXTS.items():
+        if key in info:
+            if not isinstance(info[key], str):
+                raise RequestError(f'info field "{key}" must be a string')
+            fields[target] = info[key]
+    if fields.get("model_family"):
+        fields["model_families"] = [fields["model_family"]]
+    for key in _INFO_NUMBERS:
+        value = info.get(key)
+        if key not in info:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RequestError(f'info field "{key}" must be a number')
+        if value < 0 or value != int(value) or value >= 1 << 63:
+            raise RequestError(f'info field "{key}" must be a non-negative integer')
+        fields[key] = int(value)
+    if isinstance(info.get("capabilities"), list):
+        fields["capabilities"] = [item for item in info["capabilities"] if isinstance(item, str)]
+    return {key: value for key, value in fields.items() if value}
 
 
-def _source(store: Store, asked: CreateRequest, report: Report) -> Imported:
-    """The configuration and layers to begin with. Call inside blobs.writing()."""
-    if _is_path(asked.from_name):
-        report("copying GGUF")
-        digest, _ = store.blobs.add(_file_blocks(Path(asked.from_name).expanduser()))
-        return _parsed(store, digest, report)
-    if asked.from_name:
-        base = ModelName.parse(asked.from_name)
-        try:
-            stored = store.get(base)
-        except ModelNotFoundError:
-            raise ModelNotFoundError(f"model '{asked.from_name}' not found; pull it first") from None
-        layers = [
-            msgspec.structs.replace(layer, from_name=stored.name.short) if layer.kind == "model" else layer
-            for layer in stored.manifest.layers
-        ]
-        return Imported(msgspec.structs.replace(stored.config), layers)
-    assert asked.files is not None
-    ggufs = []
-    for text in asked.files.values():
-        try:
-            digest = parse_digest(text)
-            blob = store.blobs.existing(digest)
-        except (InvalidDigestError, BlobNotFoundError) as error:
-            raise ServerError(str(error)) from None
-        if not _is_gguf(blob):
-            raise RequestError("unknown type")
-        ggufs.append(digest)
-    if len(ggufs) != 1:
-        raise UnsupportedError("a model of several GGUF files is not supported by this server")
-    return _parsed(store, ggufs[0], report)
+class _Layers:
+    """The layers of a model that is being made, in the order in which they were set."""
 
+    def __init__(self, store: Store, source: Source, before: set[str]) -> None:
+        """before: the digests that the store had."""
+        self._store = store
+        self._notes = source.notes
+        self._before = before
+        self.layers = list(source.layers)
 
-def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+    def add(self, kind: str, texts: Iterable[str]) -> None:
+        self.layers += [self._store.add_text(kind, text) for text in texts]
 
+    def replace(self, kind: str, text: str) -> None:
+        self.layers = [layer for layer in self.layers if layer.kind != kind]
+        self.add(kind, [text])
 
-def _file_blocks(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise RequestError(f"{path} is no GGUF file")
-            file.seek(0)
-            while block := file.read(_BLOCK):
-                yield block
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    def parameters(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for layer in self.layers:
+            if layer.kind == "params":
+                value = json.loads(self._store.blobs.existing(layer.digest).read_text("utf-8"))
+                found.update(value if isinstance(value, dict) else {})
+        return found
 
-
-def _parsed(store: Store, digest: str, report: Report) -> Imported:
-    report("parsing GGUF")
-    imported = model_layers(store, digest)
-    if imported.recognized:
-        report(f"using autodetected template {imported.recognized}")
-    return imported
+    def line(self, layer: Layer) -> str:
+        """What a client reads about a layer."""
+        known = layer.digest in self._before
+        usual = f"{'using existing' if known else 'creating new'} layer {layer.digest}"
+        return self._notes.get(layer.digest, usual)
 
 
 def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Report) -> None:
     """Write a model; blocks, and is not interrupted once begun. report gets progress lines."""
-    blobs = store.blobs
-    with blobs.writing():
-        source = _source(store, asked, report)
-        if asked.adapters:
-            for digest in asked.adapters.values():
-                if not _is_gguf(blobs.existing(digest)):
-                    raise RequestError("supplied file was not in GGUF format")
-            raise UnsupportedError("adapters are not supported by this server")
-        config, layers = source.config, source.layers
-        if asked.quantize:
-            if config.file_type not in _UNQUANTIZED:
+    with store.blobs.writing():
+        before = store.blobs.digests()
+        remote = Source(_remote_config(asked), []) if asked.remote_host else None
+        source = remote or read_source(store, asked, report)
+        if asked.adapters is not None and remote is None:
+            source.layers.append(read_adapter(store, asked.adapters, report))
+        if asked.quantization:
+            if source.config.file_type not in _UNQUANTIZED:
                 raise ServerError("quantization is only supported for F16, BF16 and F32 models")
-            raise UnsupportedError("quantizing is not supported by this server")
-        before = {layer.digest for layer in layers}
-
-        def replace(kind: str, texts: list[str]) -> None:
-            nonlocal layers
-            layers = [layer for layer in layers if layer.kind != kind]
-            layers += [store.add_text(kind, text) for text in texts]
-
+            raise RequestError("quantizing is not supported by this server")
+        made = _Layers(store, source, before)
         if asked.template:
-            replace("template", [asked.template])
+            made.replace("template", asked.template)
         if asked.system:
-            replace("system", [asked.system])
-        if asked.parameters:
-            replace("params", [_merged_parameters(store, layers, asked.parameters)])
+            made.replace("system", asked.system)
+        made.add("license", _licenses(asked.license))
+        if parameters := {**made.parameters(), **asked.parameters}:
+            made.replace("params", json.dumps(parameters, ensure_ascii=False))
         if asked.messages:
             kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
-            replace("messages", [json.dumps(kept, ensure_ascii=False)])
-        if licenses := _licenses(asked.license):
-            replace("license", licenses)
-        layers.sort(key=lambda layer: _ORDER.index(layer.kind) if layer.kind in _ORDER else len(_ORDER))
-        config = _config(config, asked)
-        for layer in layers:
-            known = layer.digest in before
-            report(f"{'using existing' if known else 'creating new'} layer {layer.digest}")
+            made.replace("messages", json.dumps(kept, ensure_ascii=False))
+        if source.imported:
+            report("verifying conversion")
+        for layer in made.layers:
+            report(made.line(layer))
         report("writing manifest")
-        store.write(name, config, layers)
+        store.write(name, _config(source.config, asked), made.layers)
 
 
-def _config(config: Any, asked: CreateRequest) -> Any:
-    changes: dict[str, Any] = {
-        key: value
-        for key, value in (
-            ("renderer", asked.renderer),
-            ("parser", asked.parser),
-            ("requires", asked.requires),
-        )
-        if value
-    }
-    return msgspec.structs.replace(config, **changes)
+def _remote_config(asked: CreateRequest) -> ModelConfig:
+    """The configuration of a model that another server runs: kept and listed, refused when asked."""
+    text = asked.remote_host if "://" in asked.remote_host else f"http://{asked.remote_host}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _OLLAMA_PORT
+    except ValueError:
+        raise RequestError("bad remote") from None
+    host = f"{parts.scheme}://{parts.hostname or 'localhost'}:{port}{parts.path.rstrip('/')}"
+    return ModelConfig(remote_host=host, remote_model=asked.from_name)
 
 
-def _merged_parameters(store: Store, layers: list[Layer], new: dict[str, Any]) -> str:
-    """The new parameters over those of the layers."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        if layer.kind == "params":
-            merged.update(json.loads(store.blobs.existing(layer.digest).read_text("utf-8")))
-    merged.update(new)
-    return json.dumps(merged, ensure_ascii=False)
+def _config(config: ModelConfig, asked: CreateRequest) -> ModelConfig:
+    changes = {"renderer": asked.renderer, "parser": asked.parser, "requires": asked.requires}
+    kept = {key: value for key, value in changes.items() if value}
+    return msgspec.structs.replace(config, **kept, **_info(asked.info))
 
 
 def _licenses(value: Any) -> list[str]:
     texts = value if isinstance(value, list) else [value] if value else []
     if not all(isinstance(text, str) for text in texts):
-        raise RequestError("license must be a text or a list of texts")
+        raise ServerError("license must be a text or a list of texts")
     return texts
 
 

@@ -59,10 +59,12 @@ async def embed(request: web.Request, service: Service) -> web.Response:
     asked = await read_request(request, EmbedRequest)
     texts = texts_of(asked.input)
     vectors, count = await _vectors(service, asked, texts, timing)
+    if vectors is None:
+        return json_response({"model": asked.model, "embeddings": []})
     return json_response(
         {
             "model": asked.model,
-            "embeddings": [] if vectors is None else shortened(vectors, asked.dimensions),
+            "embeddings": shortened(vectors, asked.dimensions),
             "total_duration": timing.total,
             "load_duration": timing.load,
             "prompt_eval_count": count,

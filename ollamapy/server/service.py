@@ -11,13 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ollamapy.prompt.errors import TemplateRenderError
 from ollamapy.scheduler.residency import Residency
 from ollamapy.server.errors import OverloadedError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
+from ollamapy.store.registry.download import Downloads
+from ollamapy.store.registry.http import Patience
+from ollamapy.store.registry.key import RegistryKey
+from ollamapy.store.registry.pull import Transfers
 from ollamapy.store.store import Store
-from ollamapy.types import ContextLengthError, Delta, GenerationRequest
+from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import Engine, LoadedModel
@@ -71,6 +76,13 @@ class Service:
         self.engine = engine
         self.residency = Residency(
             engine, settings.keep_alive, settings.max_loaded_models, settings.load_timeout
+        )
+        self.transfers = Transfers(
+            store,
+            Downloads(store.blobs),
+            lambda: RegistryKey.load(settings.key_folder),
+            Patience(),
+            settings.prune,
         )
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -129,7 +141,15 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def generation(
-        self, model: LoadedModel, prompt: list[int], options: Options, limits: Limits
+        self,
+        model: LoadedModel,
+        prompt: list[int],
+        options: Options,
+        limits: Limits,
+        visible: frozenset[int] = frozenset(),
+        client: str = "",
+        constraint: Constraint | None = None,
+        branch: int = 0,
     ) -> AsyncIterator[Generation]:
         """Start a generation; leaving the context ends it. Raises what LoadedModel.generate() raises."""
         num_ctx = self.window(model, options)
@@ -149,6 +169,10 @@ class Service:
                 shift=limits.shift,
                 truncate=limits.truncate,
                 logprobs=limits.logprobs,
+                visible=visible,
+                constraint=constraint,
+                branch=branch,
+                client=client,
             )
         )
         try:
@@ -164,32 +188,50 @@ async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[
     return await asyncio.to_thread(model.tokenizer.encode, text, special, True)
 
 
+@dataclass(slots=True)
+class Fitted:
+    """A prompt that fits the context as far as cutting can make it."""
+
+    text: str
+    tokens: list[int]
+    start: int  # the first message of the conversation that is in it, system messages apart
+
+
 async def fit_messages(
     model: LoadedModel,
     messages: list[dict[str, Any]],
     render: Callable[[list[dict[str, Any]]], str],
     num_ctx: int | None,
-) -> tuple[str, list[int]]:
-    """The prompt of a conversation and its tokens, without its oldest messages while it is too long.
+) -> Fitted:
+    """The prompt of a conversation without its oldest messages while it is too long.
 
-    System messages and the last message always stay. num_ctx None forbids cutting.
+    System messages and the last message always stay. num_ctx None forbids cutting. Raises what render raises,
+    unless that is because of messages that need not be cut.
     """
     systems = [i for i, message in enumerate(messages) if message.get("role") == "system"]
 
-    async def starting_at(start: int) -> tuple[str, list[int]]:
-        text = render([messages[i] for i in systems if i < start] + messages[start:])
-        return text, await tokenize(model, text)
+    async def starting_at(start: int) -> Fitted:
+        turns = [messages[i] for i in systems if i < start] + messages[start:]
+        text = await asyncio.to_thread(render, turns)
+        return Fitted(text, await tokenize(model, text), start)
 
     whole = await starting_at(0)
-    if num_ctx is None or len(whole[1]) <= num_ctx:
+    if num_ctx is None or len(whole.tokens) <= num_ctx:
         return whole
     low, high = 1, len(messages) - 1  # the first start that fits lies in between; the last one has to do
-    best = None
+    best: Fitted | None = None
+    refusal: TemplateRenderError | None = None
     while low <= high:
         middle = (low + high) // 2
-        found = await starting_at(middle)
-        if len(found[1]) <= num_ctx:
+        try:
+            found = await starting_at(middle)
+        except TemplateRenderError as error:  # it misses a message that lies before
+            refusal, high = error, middle - 1
+            continue
+        if len(found.tokens) <= num_ctx:
             best, high = found, middle - 1
         else:
             low = middle + 1
+    if best is None and refusal is not None:
+        raise refusal
     return best or await starting_at(max(len(messages) - 1, 0))

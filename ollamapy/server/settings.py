@@ -10,8 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ollamapy.server.duration import DurationError, keep_alive
+from ollamapy.server.keys import read_keys
 
 DEFAULT_PORT = 11434
+KV_TYPES = ("f16", "q8_0", "q4_0")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
 _APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*")
 DEFAULT_ORIGINS = (
@@ -89,6 +91,7 @@ class Settings:
 
     address: Address = field(default_factory=lambda: parse_host(""))
     models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
+    key_folder: Path = field(default_factory=lambda: Path.home() / ".ollama")  # of the key for registries
     origins: tuple[str, ...] = DEFAULT_ORIGINS
     keep_alive: float = 300.0  # seconds
     context_length: int = 4096
@@ -97,11 +100,16 @@ class Settings:
     load_timeout: float = 300.0  # seconds
     prune: bool = True
     threads: int = 0  # of the engine; 0: all CPUs we may use
+    kv_type: str = "f16"  # what KV pages hold
     debug: bool = False
+    api_keys: frozenset[bytes] = frozenset()  # digests; empty: nobody is asked for one
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read OLLAMA_* and OLLAMAPY_* variables; one that cannot be read is named in the log and ignored."""
+        """Read OLLAMA_* and OLLAMAPY_* variables; one that cannot be read is named in the log and ignored.
+
+        Raises KeysError for keys that cannot be read: to go on without them would open the server.
+        """
         env = os.environ if environment is None else environment
         default = cls()
 
@@ -129,9 +137,13 @@ class Settings:
             return fallback if found is None else found
 
         origins = [origin.strip() for origin in text("OLLAMA_ORIGINS").split(",") if origin.strip()]
-        for name in ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION", "OLLAMA_NUM_PARALLEL"):
-            if text(name) not in ("", "0", "1", "f16", "true", "false"):
-                _log.warning("%s=%s has no effect yet", name, text(name))
+        # OLLAMA_FLASH_ATTENTION is taken as it comes: attention is of that kind for every KV type.
+        kv_type = text("OLLAMA_KV_CACHE_TYPE").lower() or default.kv_type
+        if kv_type not in KV_TYPES:
+            _log.warning("OLLAMA_KV_CACHE_TYPE=%s is not one of %s, using f16", kv_type, ", ".join(KV_TYPES))
+            kv_type = default.kv_type
+        if text("OLLAMA_NUM_PARALLEL") not in ("", "0", "1"):
+            _log.warning("OLLAMA_NUM_PARALLEL=%s has no effect yet", text("OLLAMA_NUM_PARALLEL"))
         return cls(
             address=parse_host(text("OLLAMA_HOST")),
             models=Path(text("OLLAMA_MODELS")).expanduser() if text("OLLAMA_MODELS") else default.models,
@@ -143,6 +155,8 @@ class Settings:
             load_timeout=seconds("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or float("inf"),
             prune=text("OLLAMA_NOPRUNE").lower() in ("", "0", "false"),
             threads=number("OLLAMAPY_THREADS", 0),
+            kv_type=kv_type,
+            api_keys=read_keys(text("OLLAMAPY_API_KEYS")),
             debug=text("OLLAMA_DEBUG").lower() not in ("", "0", "false"),
         )
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -85,6 +87,14 @@ class Blobs:
     def has(self, digest: str) -> bool:
         return self.path(digest).is_file()
 
+    def whole(self, digest: str, size: int) -> bool:
+        """Whether a blob is there with all its bytes."""
+        try:
+            status = self.path(digest).stat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == size
+
     def existing(self, digest: str) -> Path:
         """The path of a blob. Raises BlobNotFoundError, InvalidDigestError."""
         path = self.path(digest)
@@ -143,12 +153,14 @@ class Blobs:
         except BlockingIOError:
             yield False
 
-    def digests(self) -> set[str]:
-        """Every blob in the folder."""
+    def digests(self, older_than: float = math.inf) -> set[str]:
+        """Every blob in the folder that was last written before a time in seconds since 1970."""
         found = set()
         for path in self.folder.iterdir():
-            with contextlib.suppress(InvalidDigestError):  # what is not a blob is not ours
-                found.add(parse_digest(path.name))
+            with contextlib.suppress(InvalidDigestError, FileNotFoundError):  # what is not a blob is not ours
+                digest = parse_digest(path.name)
+                if path.stat().st_mtime < older_than:
+                    found.add(digest)
         return found
 
     def remove(self, digest: str) -> None:

@@ -35,3 +35,7 @@ class PackError(RequestError):
     """A Python distribution could not be fetched or carries no model that we can import."""
 
     status = 500
+
+
+class ConversionError(RequestError):
+    """A model folder that cannot become a GGUF: not a model we run, or not whole."""

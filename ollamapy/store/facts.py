@@ -4,6 +4,7 @@ loaded."""
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,6 +50,13 @@ _FILE_TYPES = {
     38: "MXFP4",
 }
 
+_RUNNABLE = re.compile(r"(F32|F16|BF16|Q4_0|Q4_1|Q5_0|Q5_1|Q8_0|Q[2-6]_K(_[SML])?)")
+
+
+def is_runnable(file_type: str) -> bool:
+    """Whether we have kernels for a file type's tensors, by its name in any case."""
+    return _RUNNABLE.fullmatch(file_type.upper()) is not None
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -59,6 +67,7 @@ class Facts:
     file_type: str
     context_length: int
     embedding_length: int
+    listed_lengths: tuple[int, int]  # of context and embedding as listings show them, 0: not
     pooled: bool  # the file says how token vectors become one: a model for embeddings
     chat_template: str | None
     bos: str  # texts of the special tokens, "" without one
@@ -99,6 +108,23 @@ def _special(file: GGUFFile, kind: str, tokens: list[str]) -> str:
     return tokens[number] if isinstance(number, int) and 0 <= number < len(tokens) else ""
 
 
+def _listed_lengths(file: GGUFFile, architecture: str) -> tuple[int, int]:
+    """Context and embedding length if they stand between the architecture's name and the tokenizer.
+
+    Ollama reads only so far for a listing, and clients compare what is listed: files of its own converter, whose
+    keys are sorted, have none there if their architecture sorts before "general".
+    """
+    found, named = {"context_length": 0, "embedding_length": 0}, False
+    for key in file.keys():  # noqa: SIM118 (not a dict)
+        if named and key.startswith("tokenizer."):
+            break
+        named = named or key == "general.architecture"
+        name = key.removeprefix(f"{architecture}.")
+        if named and name in found:
+            found[name] = _int(file, key)
+    return found["context_length"], found["embedding_length"]
+
+
 def read_facts(file: GGUFFile) -> Facts:
     architecture = str(file.get("general.architecture", ""))
     template = file.get("tokenizer.chat_template")
@@ -109,6 +135,7 @@ def read_facts(file: GGUFFile) -> Facts:
         file_type=file_type(file),
         context_length=_int(file, f"{architecture}.context_length"),
         embedding_length=_int(file, f"{architecture}.embedding_length"),
+        listed_lengths=_listed_lengths(file, architecture),
         pooled=file.get(f"{architecture}.pooling_type") is not None,
         chat_template=template if isinstance(template, str) and template else None,
         bos=_special(file, "bos", tokens),

@@ -46,6 +46,18 @@ class ModelName:
             raise InvalidNameError("invalid model name")
         return name
 
+    @classmethod
+    def parse_reference(cls, text: str) -> ModelName:
+        """Read the name of a model that is to be used: `:local` behind it says that no cloud is meant.
+
+        Raises InvalidNameError.
+        """
+        text = text.strip()
+        base, source = _source(text)
+        if source and _source(base)[1]:
+            raise InvalidNameError(f'use either :local or :cloud, not both: "{text}"')
+        return cls.parse(base if source == "local" else text)
+
     @property
     def valid(self) -> bool:
         patterns = (_HOST, _NAMESPACE, _MODEL, _TAG)
@@ -80,6 +92,15 @@ class ModelName:
             model=self.model.lower(),
             tag=self.tag.lower(),
         )
+
+
+def _source(text: str) -> tuple[str, str]:
+    """A name without the word behind it that says where it runs, and that word: local, cloud or ""."""
+    base, colon, word = text.rpartition(":")
+    word = word.strip().lower()
+    if colon and (word in ("local", "cloud") or (word.endswith("-cloud") and "/" not in word)):
+        return base, "local" if word == "local" else "cloud"
+    return text, ""
 
 
 def parse_digest(text: str) -> str:

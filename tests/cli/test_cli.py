@@ -71,7 +71,7 @@ def test_run_prints_the_answer(scripted: RunningServer) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[bold]a \x1bb end\n"  # neither markup nor escapes are touched in a pipe
     assert ollamapy(scripted, "run", "echo", stdin="from a pipe").stdout == "from a pipe end\n"
-    assert ollamapy(scripted, "run", "echo", "first", stdin="second").stdout == "first second end\n"
+    assert ollamapy(scripted, "run", "echo", "first", stdin="second").stdout == "second first end\n"
     verbose = ollamapy(scripted, "run", "echo", "--verbose", "x")
     assert "eval count:" in verbose.stderr
     assert "tokens/s" in verbose.stderr
@@ -95,7 +95,8 @@ def test_run_embeds(scripted: RunningServer) -> None:
         (("cp", "nope", "x"), 'Error: model "nope" not found'),
         (("rm", "nope"), "Error: model 'nope' not found"),
         (("pull", "nope"), "Error: cannot pull nope:latest: only model packs"),
-        (("create", "x", "-f", "none"), "Error: no Modelfile or safetensors files found"),
+        (("create", "x", "-f", "none"), "Error: specified Modelfile wasn't found"),
+        (("create", "x y", "-f", "none"), "Error: invalid model name: x y"),
     ],
 )
 def test_errors_are_one_line(scripted: RunningServer, arguments: tuple[str, ...], message: str) -> None:
@@ -152,7 +153,24 @@ def test_create(scripted: RunningServer, tmp_path: Path) -> None:
     ]
     (tmp_path / "Broken").write_text("FROM made\nNONSENSE x\n")
     broken = ollamapy(scripted, "create", "x", "-f", "Broken", cwd=tmp_path)
-    assert "Broken: line 2: 'NONSENSE' is no command" in broken.stderr
+    assert broken.stderr.startswith("Error: (line 2): command must be one of ")
+    (tmp_path / "Modelfile").unlink()
+    assert (
+        "no Modelfile or safetensors files found"
+        not in ollamapy(scripted, "create", "x", cwd=tmp_path).stderr
+    )
+    (tmp_path / "empty").mkdir()
+    empty = ollamapy(scripted, "create", "x", cwd=tmp_path / "empty")
+    assert empty.stderr == "Error: no Modelfile or safetensors files found\n"
+    for line, message in (
+        ("PARAMETER nope 1", "unknown parameter 'nope'"),
+        ("PARAMETER top_k x", "invalid int value [x]"),
+        ("FROM ./gone.gguf", "no such file: ./gone.gguf"),
+        ("ADAPTER gone", "no such file: gone"),
+        ("REQUIRES x", "requires must be a valid semver (e.g. 0.14.0)"),
+    ):
+        (tmp_path / "Broken").write_text(f"FROM made\n{line}\n")
+        assert ollamapy(scripted, "create", "x", "-f", "Broken", cwd=tmp_path).stderr == f"Error: {message}\n"
 
 
 def test_no_server() -> None:
@@ -164,9 +182,14 @@ def test_no_server() -> None:
 class Terminal:
     """A conversation in a pseudo terminal."""
 
-    def __init__(self, server: RunningServer, home: Path, *arguments: str) -> None:
+    def __init__(self, server: RunningServer, home: Path, *arguments: str, **variables: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": str(home)}
-        environment |= {"OLLAMA_HOST": server.host, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        environment |= {
+            "OLLAMA_HOST": server.host,
+            "TERM": "xterm",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            **variables,
+        }
         self._master, slave = pty.openpty()
         command = [sys.executable, "-m", "ollamapy", *arguments]
         self.process = subprocess.Popen(
@@ -195,6 +218,12 @@ class Terminal:
         before, _, self._text = self._text.partition(text)
         return before
 
+    def say(self, line: str, answer: str) -> None:
+        """Type a line, and wait for an answer to it and for the next prompt."""
+        self.type(line + "\r")
+        self.expect(answer)
+        self.expect(">>> ")
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -204,37 +233,82 @@ class Terminal:
 def test_conversation(scripted: RunningServer, tmp_path: Path) -> None:
     terminal = Terminal(scripted, tmp_path, "run", "echo", "--nowordwrap")
     try:
-        terminal.expect("Send a message")
-        terminal.type("/set system Be kind\r")
-        terminal.expect("Set system message.")
-        terminal.type("/set parameter temperature 0.5\r")
-        terminal.expect("Set parameter 'temperature' to '0.5'")
-        terminal.expect(">>> ")
-        terminal.type("hello\r")
-        terminal.expect(
-            "<|im_start|>system Be kind<|im_end|> <|im_start|>user hello<|im_end|> <|im_start|>assistant end"
+        terminal.expect("Send a message (/? for help)")
+        terminal.say("/set system Be kind", "Set system message.")
+        terminal.say("/set parameter temperature 0.5", "Set parameter 'temperature' to '0.5'")
+        terminal.say("/set parameter top_k x", 'Couldn\'t set parameter: "invalid int value [x]"')
+        terminal.say(
+            "hello", "system Be kind<|im_end|> <|im_start|>user hello<|im_end|> <|im_start|>assistant end"
         )
-        terminal.expect(">>> ")
         terminal.type('"""two\r')
         terminal.expect("... ")
-        terminal.type('lines"""\r')
-        terminal.expect("<|im_start|>user two lines<|im_end|>")
-        terminal.expect(">>> ")
+        terminal.say('lines"""', "<|im_start|>user two lines<|im_end|>")
         terminal.type("slow\r")
         terminal.expect("5 6 7 ")
         terminal.type("\x03")
         terminal.expect(">>> ")
-        terminal.type("/nonsense\r")
-        terminal.expect("Unknown command")
-        terminal.type("/save kept\r")
-        terminal.expect("Created new model 'kept'")
-        terminal.type("/bye\r")
+        terminal.type("\x03")
+        terminal.expect("Use Ctrl + d or /bye to exit.")
+        terminal.expect(">>> ")
+        terminal.say("/nonsense", "Unknown command '/nonsense'. Type /? for help")
+        terminal.say("/save bad name", "/save <modelname>")
+        terminal.say("/save bad!name", "error: The model name 'bad!name' is invalid")
+        terminal.say("/save kept", "Created new model 'kept'")
+        terminal.say("/load nope", "Couldn't find model 'nope'")
+        terminal.type("\x04")
         assert terminal.process.wait(10) == 0
     finally:
         terminal.close()
     assert scripted.engine.requests[-1].sampling.temperature == 0.5
-    assert "MESSAGE user hello" in ollamapy(scripted, "show", "kept", "--modelfile").stdout
-    assert "hello" in (tmp_path / ".ollama" / "history").read_text()
+    modelfile = ollamapy(scripted, "show", "kept", "--modelfile").stdout
+    assert "MESSAGE user hello" in modelfile
+    assert "SYSTEM Be kind" in modelfile
+    assert (tmp_path / ".ollama" / "history").read_text().splitlines()[3] == "hello"
+
+
+def test_commands_of_a_conversation(scripted: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text(
+        "FROM echo\nPARAMETER top_k 3\nLICENSE MIT\nMESSAGE user ping\nMESSAGE assistant pong\n"
+    )
+    assert ollamapy(scripted, "create", "made", cwd=tmp_path).returncode == 0
+    terminal = Terminal(scripted, tmp_path, "run", "made", OLLAMA_NOHISTORY="1")
+    try:
+        terminal.expect(">>> ping")
+        terminal.expect("pong")
+        terminal.expect("Send a message")
+        terminal.say("/?", "/? shortcuts    Help for keyboard shortcuts")
+        terminal.say("/? shortcuts", "Open default editor to compose a prompt")
+        terminal.say("/? set", "/set nothink           Disable thinking")
+        terminal.say("/show", "/show template     Show prompt template")
+        terminal.say("/set", "/set noformat          Disable formatting")
+        terminal.say("/set parameter", "Available Parameters:")
+        terminal.say("/set nonsense", "Unknown command '/set nonsense'. Type /? for help")
+        terminal.say("/set think", 'warning: model "made" does not support thinking output')
+        terminal.say("/set nothink", "Set 'nothink' mode.")
+        terminal.say("/set format json", "Set format to 'json' mode.")
+        terminal.say("/set format", "Invalid or missing format.")
+        terminal.say("/set noformat", "Disabled format.")
+        terminal.say("/set verbose", "Set 'verbose' mode.")
+        terminal.say("/set quiet", "Set 'quiet' mode.")
+        terminal.say("/set parameter stop a b", "Set parameter 'stop' to 'a, b'")
+        terminal.say("/show license", "MIT")
+        terminal.say("/show system", "No system message was specified for this model.")
+        terminal.say("/show info", "context length")
+        terminal.say("/show parameters", "User defined parameters:")
+        terminal.type('/set system """one\r')
+        terminal.expect("... ")
+        terminal.say('two"""', "Set system message.")
+        terminal.say("/show modelfile", "PARAMETER stop b")
+        terminal.say("/show system", "one")
+        terminal.say("/clear", "Cleared session context")
+        terminal.say("/list", "vectors:latest")
+        terminal.say("/load echo", "Loading model 'echo'")
+        terminal.say("hi", "<|im_start|>user hi")
+        terminal.type("/bye\r")
+        assert terminal.process.wait(10) == 0
+    finally:
+        terminal.close()
+    assert not (tmp_path / ".ollama" / "history").exists()
 
 
 def test_port_taken(scripted: RunningServer) -> None:

@@ -10,7 +10,6 @@ from ollamapy.cli.output import ago, human_bytes, moment, span
 from ollamapy.cli.wrap import Wrapper
 from ollamapy.server.duration import FOREVER, DurationError, keep_alive, parse_duration
 from ollamapy.server.settings import Settings, parse_host
-from ollamapy.store.modelfile import ModelfileError, parse_modelfile
 
 
 def test_sizes_and_ages() -> None:
@@ -134,33 +133,3 @@ def test_keep_alive() -> None:
     for value in (True, [], {}):
         with pytest.raises(DurationError):
             keep_alive(value)
-
-
-def test_modelfile() -> None:
-    parsed = parse_modelfile(
-        '# a comment\n\nfrom base\r\nPARAMETER temperature 0.5\nparameter num_ctx 10\nPARAMETER stop "a b"\n'
-        'SYSTEM """one\n"two" """\nTEMPLATE "{{ .Prompt }}"\nMESSAGE assistant yes, "no"\nLICENSE MIT\n'
-    )
-    assert parsed.from_ == "base"
-    assert parsed.parameters == {"temperature": 0.5, "num_ctx": 10, "stop": ["a b"]}
-    assert parsed.system == 'one\n"two" '
-    assert parsed.template == "{{ .Prompt }}"
-    assert parsed.messages == [{"role": "assistant", "content": 'yes, "no"'}]
-    assert parsed.licenses == ["MIT"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no FROM"),
-        ("SYSTEM x", "no FROM"),
-        ("FROM a\n\nBAD x", "line 3: 'BAD' is no command"),
-        ('FROM a\nSYSTEM """x', 'line 2: """ is not closed'),
-        ("FROM a\nPARAMETER x", "line 2: PARAMETER needs a name and a value"),
-        ("FROM a\nMESSAGE wizard x", "line 2: a message's role"),
-    ],
-)
-def test_broken_modelfiles(text: str, message: str) -> None:
-    with pytest.raises(ModelfileError) as error:
-        parse_modelfile(text)
-    assert message in str(error.value)

@@ -55,10 +55,11 @@ class Case:
         v_page[:, position % PAGE] = v
 
     def run(self, isa: str, rows: slice = slice(None), group_rows: int = 8, segments: int = 0) -> Array:
+        stride, k_at, v_at, *shape = self.layout
         return _core._attention(
             isa,
-            self.pool,
-            self.layout,
+            self.pool.view(np.uint8),
+            [2 * stride, 2 * k_at, 2 * v_at, *shape],
             self.pages,
             self.q[rows],
             self.begin[rows],

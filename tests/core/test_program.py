@@ -63,7 +63,7 @@ def layer_shape(i: int) -> dict[str, Any]:
     }
 
 
-def build(weights: Weights, max_rows: int = 128, max_outputs: int = 64) -> Program:
+def build(weights: Weights, max_rows: int = 128, max_outputs: int = 64, kv_type: str = "f16") -> Program:
     g = Graph(weights)
     h = g.scale(g.embed("embd"), 0.5)
     for i in range(LAYERS):
@@ -81,7 +81,7 @@ def build(weights: Weights, max_rows: int = 128, max_outputs: int = 64) -> Progr
         glu = g.geglu if s["geglu"] else g.swiglu
         h = h + g.linear(glu(g.linear(x, f"{i}.gate"), g.linear(x, f"{i}.up")), f"{i}.down")
     h = g.rms_norm(g.select_logit_rows(h), "norm", EPS)
-    return g.compile(g.softcap(g.linear(h, "head"), 30.0), max_rows, max_outputs)
+    return g.compile(g.softcap(g.linear(h, "head"), 30.0), max_rows, max_outputs, kv_type)
 
 
 def reference(w: dict[str, Any], tokens: list[int]) -> np.ndarray[Any, Any]:
@@ -268,6 +268,29 @@ def test_steps_that_do_not_fit_are_refused(model: tuple[str, dict[str, Any], str
         stray.set_page(0, -1, 0)
     # And the runner still works.
     assert rig.logits([(sequence, 0, 16, 1)]).shape == (1, VOCAB)
+
+
+def test_a_kv_type_makes_pages_smaller_and_nothing_else_runs_on_them(
+    model: tuple[str, dict[str, Any], str],
+) -> None:
+    path, _, _ = model
+    weights = Weights(GGUFFile(path), Device(1))
+    # K and V of a token: 2 heads of 16 values in f16, or as one padded block of 32 with its scale.
+    token = {"f16": 2 * 2 * 16 * 2, "q8_0": 2 * 2 * (32 + 2), "q4_0": 2 * 2 * (16 + 2)}
+    programs = {kind: build(weights, kv_type=kind) for kind in token}
+    for kind, program in programs.items():
+        layers = [group.layers for group in program.groups]
+        assert [g.page_bytes for g in program.groups] == [n * PAGE_TOKENS * token[kind] for n in layers]
+        assert KVCache(program, [3, 5]).nbytes == sum(
+            n * g.page_bytes for n, g in zip([3, 5], program.groups, strict=True)
+        )
+    rig = Rig(path)
+    sequence = rig.sequence(prompt(4), SamplingParams(temperature=0.0))
+    for kind in ("q8_0", "q4_0"):
+        with pytest.raises(ValueError, match="another program"):
+            rig.runner.submit(rig.program, KVCache(programs[kind], [64, 64]), [(sequence, 0, 4, 1)])
+    with pytest.raises(ValueError, match='not "f32"'):
+        build(weights, kv_type="f32")
 
 
 def test_fusion(model: tuple[str, dict[str, Any], str]) -> None:

@@ -278,9 +278,9 @@ def test_store_kv_rounds_to_nearest_even_and_clamps(isa: str) -> None:
     values = half_values()
     expected = np.clip(values, -65504, 65504).astype(np.float16)
     pool = np.zeros(2 * 32 * 256, np.uint16)
-    layout = [pool.size, 0, 32 * 256, 1, 256, 256]
+    layout = [pool.nbytes, 0, 2 * 32 * 256, 1, 256, 256]
     for chunk, wanted in zip(values.reshape(-1, 1, 256), expected.reshape(-1, 256), strict=True):
-        _core._store_kv(isa, pool, layout, 0, 5, chunk, chunk)
+        _core._store_kv(isa, pool.view(np.uint8), layout, 0, 5, chunk, chunk)
         k = pool[: 32 * 256].reshape(256, 32)[:, 5].view(np.float16)
         v = pool[32 * 256 :].reshape(32, 256)[5].view(np.float16)
         for stored in (k, v):
@@ -297,9 +297,9 @@ def test_store_kv_touches_its_slot_only(isa: str, heads: int, head_dim: int, v_d
     k_size, v_size = heads * head_dim * 32, heads * v_dim * 32
     stride = k_size + v_size + 7
     pool = np.full(3 * stride, 0x1234, np.uint16)
-    layout = [stride, 3, 3 + k_size, heads, head_dim, v_dim]
+    layout = [2 * stride, 6, 6 + 2 * k_size, heads, head_dim, v_dim]
     k, v = row(heads * head_dim).reshape(heads, head_dim), row(heads * v_dim, 1).reshape(heads, v_dim)
-    _core._store_kv(isa, pool, layout, 1, 31, k, v)
+    _core._store_kv(isa, pool.view(np.uint8), layout, 1, 31, k, v)
     expected = np.full(3 * stride, 0x1234, np.uint16)
     page = expected[stride : 2 * stride]
     page[3 : 3 + k_size].reshape(heads, head_dim, 32)[:, :, 31] = k.astype(np.float16).view(np.uint16)

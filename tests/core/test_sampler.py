@@ -499,3 +499,12 @@ def test_logits_must_be_one_row() -> None:
     for wrong in (np.zeros((2, 3), np.float32), np.float32(1), np.zeros(0, np.float32)):
         with pytest.raises(ValueError, match=r"one dimension|cannot sample from 0 logits"):
             sample(wrong, [], SamplingParams(), 0)
+
+
+def test_tokens_without_a_float32_probability_are_reported_as_llama_server_does() -> None:
+    row = np.full(512, -100.0, np.float32)
+    row[[40, 7]] = [4.0, 3.0]
+    _, _, top = sample(row, [], SamplingParams(logprobs=3), 0)
+    assert [t for t, _ in top] == [40, 7, 1]  # 1: what a partial sort of all of them leaves there
+    assert top[2][1] == float(np.finfo(np.float32).min)
+    assert [x for _, x in top[:2]] == pytest.approx([-0.3132617, -1.3132617])

@@ -79,6 +79,7 @@ class FakeResult:
     output: NDArray[np.float32] | None = None
     error: str | None = None
     item_errors: list[tuple[int, str]] = field(default_factory=list)
+    late: list[int] = field(default_factory=list)
 
 
 @dataclass

@@ -22,8 +22,10 @@ Answer = list[tuple[int, float, tuple[tuple[int, float], ...]]]  # token, its lo
 
 
 @asynccontextmanager
-async def loaded(path: Path, threads: int, chunk: int) -> AsyncIterator[tuple[Engine, Model]]:
-    engine = Engine(threads, prefill_chunk=chunk, kv_memory=256 << 20)
+async def loaded(
+    path: Path, threads: int, chunk: int, kv_type: str = "f16"
+) -> AsyncIterator[tuple[Engine, Model]]:
+    engine = Engine(threads, prefill_chunk=chunk, kv_memory=256 << 20, kv_type=kv_type)
     await engine.start()
     try:
         yield engine, await engine.load(str(path))
@@ -111,3 +113,12 @@ async def test_streams_give_the_bits_they_give_alone(
     for threads, chunk in ((1, 32), (2, 512)):
         async with loaded(path, threads, chunk) as (_, ours):
             assert await together(ours, asked) == want
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+async def test_with_quantized_pages_too(kv_type: str, smollm2_path: Path) -> None:
+    async with loaded(smollm2_path, 2, 256, kv_type) as (_, ours):
+        asked = requests(ours, 4, 70)
+        want = await alone(ours, asked)
+    async with loaded(smollm2_path, 1, 32, kv_type) as (_, ours):
+        assert await together(ours, asked) == want

@@ -1,6 +1,6 @@
 """How close our numbers are to llama.cpp's F32 evaluation, beside llama.cpp's own on the same quantized file.
 
-    python tests/models/numerics.py smollm2 model.gguf [--isa avx2] [--chunks 22]
+    python tests/models/numerics.py smollm2 model.gguf [--isa avx2] [--chunks 22] [--kv-type f16]
 
 prints the figures that test_numerics_chat.py judges; docs/numerics.md keeps them.
 """
@@ -75,9 +75,10 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--isa", default="")
     parser.add_argument("--chunks", type=int)
+    parser.add_argument("--kv-type", choices=["f16", "q8_0", "q4_0"], default="f16")
     arguments = parser.parse_args()
-    model = Forward(arguments.path, isa=arguments.isa)
-    print("instruction set", model.device.isa)
+    model = Forward(arguments.path, isa=arguments.isa, kv_type=arguments.kv_type)
+    print("instruction set", model.device.isa, "KV type", arguments.kv_type)
     print(divergence(model, arguments.name, arguments.chunks))
     print(agreement(model, arguments.name))
     model.close()

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,20 +108,25 @@ def ollama_store(root: Path, gguf: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def test_a_foreign_store_serves(tmp_path: Path, smollm2_path: Path) -> None:
-    ollama_store(tmp_path, smollm2_path)
-    before = sorted(tmp_path.rglob("*"))
+def test_a_store_made_by_a_real_ollama_serves(tmp_path: Path) -> None:
+    """The store and the answer are recorded: see golden/README.md."""
+    recorded = Path(__file__).parents[1] / "golden" / "ollama-store"
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     with running(tmp_path) as server:
         client = ollama.Client(server.url)
-        assert [model.model for model in client.list().models] == ["foreign:latest"]
-        answer = client.generate("foreign", "What is the capital of France?")
-        assert answer.response.strip()
-        assert answer.eval_count is not None
-        assert answer.eval_count <= 5
-        modelfile = client.show("foreign").modelfile or ""
-        assert 'TEMPLATE """' in modelfile or 'TEMPLATE "' in modelfile
-        assert "PARAMETER temperature 0\n" in modelfile
-    assert sorted(tmp_path.rglob("*")) == before
+        assert sorted(str(model.model) for model in client.list().models) == ["Team/Tiny:V1", "plain:latest"]
+        details = client.list().models[0].details
+        assert details is not None
+        assert (details.family, details.parameter_size) == ("llama", "127K")
+        answer = client.generate("team/tiny:v1", "hello")
+        assert answer.response == "�z�"
+        assert (answer.prompt_eval_count, answer.eval_count, answer.done_reason) == (42, 5, "length")
+        shown = client.show("plain")
+        assert shown.template == "{{ .System }} Q: {{ .Prompt }} A:{{ .Response }}"
+        assert "PARAMETER num_predict 5\n" in (shown.modelfile or "")
+        assert "MESSAGE assistant Hello." in (shown.modelfile or "")
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
 
 
 def test_sigterm_ends_streams(tmp_path: Path, smollm2_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Go's text/template, as far as stored chat templates use it: a lexer, a parser and an executor.
+"""Go's text/template: a lexer, a parser and an executor for the whole language, over values typed as Go's.
 
-The language is that of Go's package documentation: pipelines, if / else if / else, range with break and
-continue, with, variables, define / template / block, parentheses, trim markers, comments and the comparison
-functions.
+The language is that of Go's package documentation, the functions are Go's and Ollama's. What a template sees
+and how it is run over a conversation is in prompt/go_chat.
 """
 
-from ollamapy.prompt.gotemplate.execute import Record, execute
-from ollamapy.prompt.gotemplate.parse import Tree, parse
+from ollamapy.prompt.gotemplate.execute import execute
+from ollamapy.prompt.gotemplate.nodes import Tree
+from ollamapy.prompt.gotemplate.parse import parse
 
-__all__ = ["Record", "Tree", "execute", "parse"]
+__all__ = ["Tree", "execute", "parse"]

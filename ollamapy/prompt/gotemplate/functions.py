@@ -1,261 +1,333 @@
-"""Functions of Go templates, with Go's names, truth, order and formatting of values.
-
-Go values are Python's: string str, int and float64 int and float, bool, nil None, slices list, maps dict
-with string keys, structs Record.
-"""
+"""The functions of Go templates: text/template's own and Ollama's."""
 
 from __future__ import annotations
 
 import datetime
-import json
-import re
+import urllib.parse
 from collections.abc import Callable
-from decimal import Decimal
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-_EXPONENT_FROM = 6  # powers of ten from which Go prints a float64 with an exponent
+from ollamapy.prompt.gotemplate.encoding import EncodingError, to_json
+from ollamapy.prompt.gotemplate.printing import Charge, sprint, sprintf, sprintln
+from ollamapy.prompt.gotemplate.values import (
+    Byte,
+    Map,
+    Pointer,
+    Slice,
+    bytes_string,
+    content,
+    element,
+    indirect,
+    is_nil,
+    kind_of,
+    string_bytes,
+    truth,
+    type_of,
+    zero,
+)
+
+Parameter = Literal["value", "any", "string"]
+"""what a function asks of an argument: anything, even none; anything, nil instead of none; a text"""
 
 
 class FunctionError(Exception):
     """A function refused its arguments."""
 
 
-class Record:
-    """A struct: a field that it lacks is an error, where a map's missing key is nil.
+@dataclass(frozen=True)
+class Builtin:
+    """call gets the arguments, and tells charge how much it writes. own: Ollama's, not Go's."""
 
-    plain is what json writes, a list of pairs for an object in this order; text, if given, is what printing
-    writes.
-    """
-
-    def __init__(self, fields: dict[str, Any], plain: Any = None, text: str | None = None) -> None:
-        self.fields = fields
-        self.plain = fields if plain is None else plain
-        self.text = text
+    call: Callable[[list[Any], Charge], Any]
+    fixed: tuple[Parameter, ...]
+    variadic: Parameter | None = None
+    own: bool = False
 
 
-def truth(value: Any) -> bool:
-    """What `if` takes for true: anything that is not Go's zero value; structs always are."""
-    return True if isinstance(value, Record) else bool(value)
+def _not(arguments: list[Any], charge: Charge) -> bool:
+    return not truth(arguments[0])
 
 
-def show(value: Any) -> str:
-    """A value as Go's %v prints it."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return show_float(value)
-    if isinstance(value, list):
-        return "[" + " ".join(show(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{show(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, Record):
-        if value.text is not None:
-            return value.text
-        return "{" + " ".join(show(item) for item in value.fields.values()) + "}"
-    return str(value)
+# ---------------------------------------------------------------- comparison
+
+_BASIC = {
+    "bool": "bool", "int": "int", "uint8": "uint", "float64": "float", "complex128": "complex",
+    "string": "string",
+}  # fmt: skip
 
 
-def show_float(value: float) -> str:
-    """A float64 as Go's %v: the shortest digits that read back, with an exponent below 1e-4 and from 1e6."""
-    if value != value or value in (float("inf"), float("-inf")):
-        return {"inf": "+Inf", "-inf": "-Inf"}.get(repr(value), "NaN")
-    number = Decimal(repr(value)).normalize()
-    if value and not -4 <= number.adjusted() < _EXPONENT_FROM:
-        mantissa = f"{number.scaleb(-number.adjusted()):f}"
-        return f"{mantissa}e{number.adjusted():+03d}"
-    return f"{number:f}"
-
-
-def to_json(value: Any) -> str:
-    """JSON as Go writes it: compact, sorted keys, with <, > and & escaped."""
-    text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        if isinstance(value.plain, list):
-            return {name: _plain(item) for name, item in value.plain}
-        return _plain(value.plain)
-    if isinstance(value, dict):
-        return {key: _plain(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return int(value)
-    return value
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    return {int: "int", float: "float", str: "string"}.get(type(value), "other")
-
-
-def _equal(*arguments: Any) -> bool:
+def _equal(arguments: list[Any], charge: Charge) -> bool:
     """eq a b c …: whether a equals any of the others."""
-    first, *others = arguments
-    if not others:
-        raise FunctionError("error calling eq: missing argument for comparison")
-    for other in others:
-        if first is None or other is None:
-            if first is other:
-                return True
-            continue
-        kinds = {_kind(first), _kind(other)}
-        if "other" in kinds:
-            raise FunctionError("error calling eq: non-comparable type")
-        if len(kinds) > 1:
-            raise FunctionError("error calling eq: incompatible types for comparison")
-        if first == other:
+    first = content(arguments[0])
+    if len(arguments) < 2:
+        raise FunctionError("missing argument for comparison")
+    basic = _BASIC.get(kind_of(first))
+    for other in arguments[1:]:
+        other = content(other)
+        kind = _BASIC.get(kind_of(other))
+        if basic != kind:
+            if {basic, kind} == {"int", "uint"}:
+                same = first == other
+            elif first is not None and other is not None:
+                names = f"{type_of(first).name} and {type_of(other).name}"
+                raise FunctionError(f"incompatible types for comparison: {names}")
+            else:
+                same = False
+        elif basic is None:
+            same = _same_reference(first, other)
+        else:
+            charge(len(first) if isinstance(first, str) else 0)
+            same = bool(first == other)
+        if same:
             return True
     return False
 
 
-def _less(name: str, a: Any, b: Any) -> bool:
-    kinds = {_kind(a), _kind(b)}
-    if len(kinds) > 1:
-        raise FunctionError(f"error calling {name}: incompatible types for comparison")
-    if kinds & {"bool", "other"}:
-        raise FunctionError(f"error calling {name}: invalid type for comparison")
-    return bool(a < b)
+def _same_reference(first: Any, other: Any) -> bool:
+    """Equality of what is neither number, text nor bool: Go compares pointers, and anything with nil."""
+    if first is not None and other is not None and kind_of(first) != kind_of(other):
+        names = f"{type_of(first).name}, {type_of(other).name}"
+        raise FunctionError(f"non-comparable types {names}")
+    if is_nil(first) or is_nil(other):
+        return is_nil(first) == is_nil(other)
+    if not isinstance(other, Pointer):
+        raise FunctionError(f"non-comparable type {type_of(other).name}")
+    return bool(first.target is other.target)
 
 
-def _length(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value.encode())
-    if isinstance(value, (list, dict)):
-        return len(value)
-    kind = "nil pointer" if value is None else f"len of type {_kind(value)}"
-    raise FunctionError(f"error calling len: {kind}")
+def _ordered(arguments: list[Any], charge: Charge) -> bool:
+    """Whether the first is less than the second."""
+    first, other = content(arguments[0]), content(arguments[1])
+    kinds = _BASIC.get(kind_of(first)), _BASIC.get(kind_of(other))
+    if None in kinds:
+        raise FunctionError("invalid type for comparison")
+    if kinds[0] != kinds[1] and set(kinds) != {"int", "uint"}:
+        names = f"{type_of(first).name} and {type_of(other).name}"
+        raise FunctionError(f"incompatible types for comparison: {names}")
+    if kinds[0] in ("bool", "complex"):
+        raise FunctionError("invalid type for comparison")
+    if isinstance(first, str):
+        charge(len(first) + len(other))
+        return string_bytes(first) < string_bytes(other)
+    return bool(first < other)
 
 
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        if isinstance(value, dict):
-            value = value.get(key) if isinstance(key, str) else None
-        elif isinstance(value, (list, str)) and isinstance(key, int) and not isinstance(key, bool):
-            items: Any = value.encode() if isinstance(value, str) else value
-            if not 0 <= key < len(items):
-                raise FunctionError(f"error calling index: reflect: slice index out of range: {key}")
-            value = items[key]
+def _less_or_equal(arguments: list[Any], charge: Charge) -> bool:
+    return _ordered(arguments, charge) or _equal(arguments, charge)
+
+
+# ---------------------------------------------------------------- containers
+
+
+def _position(index: Any, capacity: int) -> int:
+    if isinstance(index, bool) or not isinstance(index, int):
+        shown = "nil" if index is None else f"type {type_of(index).name}"
+        raise FunctionError(f"cannot index slice/array with {shown}")
+    if not 0 <= index <= capacity:
+        raise FunctionError(f"index out of range: {int(index)}")
+    return int(index)
+
+
+def _index(arguments: list[Any], charge: Charge) -> Any:
+    item = content(arguments[0])
+    if item is None:
+        raise FunctionError("index of untyped nil")
+    for key in arguments[1:]:
+        key = content(key)
+        item, missing = indirect(item)
+        if missing:
+            raise FunctionError("index of nil pointer")
+        if isinstance(item, (Slice, str)):
+            text = isinstance(item, str)
+            charge(len(item) if isinstance(item, str) else 0)
+            items: Any = string_bytes(item) if isinstance(item, str) else (item.items or ())
+            at = _position(key, len(items))
+            if at == len(items):
+                what = "string" if text else "slice"
+                raise FunctionError(f"reflect: {what} index out of range")
+            item = Byte(items[at]) if isinstance(item, str) else element(item.type.elem, items[at])
+        elif isinstance(item, Map):
+            if key is None:
+                raise FunctionError("value is nil; should be of type string")
+            if not isinstance(key, str):
+                raise FunctionError(f"value has type {type_of(key).name}; should be string")
+            items = item.items or {}
+            kind = item.type.elem
+            assert kind is not None
+            item = element(kind, items[key]) if key in items else zero(kind)
         else:
-            raise FunctionError(f"error calling index: can't index item of type {_kind(value)}")
-    return value
+            raise FunctionError(f"can't index item of type {type_of(item).name}")
+    return item
 
 
-def _slice(value: Any, *bounds: Any) -> Any:
-    if not isinstance(value, (list, str)) or not all(type(bound) is int for bound in bounds):
-        raise FunctionError("error calling slice: can't slice this item")
-    items: Any = value.encode() if isinstance(value, str) else value
-    start = bounds[0] if bounds else 0
-    end = bounds[1] if len(bounds) > 1 else len(items)
-    if not 0 <= start <= end <= len(items):
-        raise FunctionError(f"error calling slice: invalid slice index: {start} > {end}")
-    cut = items[start:end]
-    return cut.decode("utf-8", "replace") if isinstance(value, str) else cut
+def _slice(arguments: list[Any], charge: Charge) -> Any:
+    item = content(arguments[0])
+    if item is None:
+        raise FunctionError("slice of untyped nil")
+    item, missing = indirect(item)
+    if missing:
+        raise FunctionError("slice of nil pointer")
+    bounds = [content(bound) for bound in arguments[1:]]
+    if len(bounds) > 3:
+        raise FunctionError(f"too many slice indexes: {len(bounds)}")
+    if isinstance(item, str):
+        if len(bounds) == 3:
+            raise FunctionError("cannot 3-index slice a string")
+        charge(len(item))
+        data = string_bytes(item)
+        start, end, _ = _bounds(bounds, len(data), len(data))
+        return bytes_string(data[start:end])
+    if not isinstance(item, Slice):
+        raise FunctionError(f"can't slice item of type {type_of(item).name}")
+    items = item.items or ()
+    start, end, limit = _bounds(bounds, len(items), len(items) + len(item.rest))
+    charge(len(items) + len(item.rest))
+    every = items if not item.rest else [*items, *item.rest]
+    if item.items is None:
+        return item
+    return Slice(item.type, every[start:end], every[end:limit])
 
 
-def _print(*values: Any) -> str:
-    """Blanks go between operands when neither is a string."""
-    text = ""
-    for i, value in enumerate(values):
-        if i and not isinstance(value, str) and not isinstance(values[i - 1], str):
-            text += " "
-        text += show(value)
-    return text
+def _bounds(bounds: list[Any], length: int, capacity: int) -> tuple[int, int, int]:
+    found = [0, length, capacity]
+    for i, bound in enumerate(bounds):
+        found[i] = _position(bound, capacity)
+    for low, high in ((found[0], found[1]), (found[1], found[2])):
+        if low > high:
+            raise FunctionError(f"invalid slice index: {low} > {high}")
+    return found[0], found[1], found[2]
 
 
-_VERB = re.compile(r"%(?P<flags>[-+# 0]*)(?P<width>\d+)?(?:\.(?P<precision>\d+))?(?P<verb>[a-zA-Z%])?")
+def _length(arguments: list[Any], charge: Charge) -> int:
+    item, missing = indirect(arguments[0])
+    if missing:
+        raise FunctionError("len of nil pointer")
+    if isinstance(item, str):
+        charge(0 if item.isascii() else len(item))
+        return len(item) if item.isascii() else len(string_bytes(item))
+    if isinstance(item, (Slice, Map)):
+        return len(item.items or ())
+    if item is None:
+        raise FunctionError("reflect: call of reflect.Value.Type on zero Value")
+    raise FunctionError(f"len of type {type_of(item).name}")
 
 
-def _printf(form: Any, *values: Any) -> str:
-    if not isinstance(form, str):
-        raise FunctionError(f"wrong type for value; expected string; got {_kind(form)}")
-    rest = list(values)
-
-    def write(match: re.Match[str]) -> str:
-        verb = match["verb"]
-        if verb == "%":
-            return "%"
-        if verb is None:
-            return "%!(NOVERB)"
-        if not rest:
-            return f"%!{verb}(MISSING)"
-        return _pad(_format(verb, match, rest.pop(0)), match)
-
-    text = _VERB.sub(write, form)
-    if rest:
-        text += "%!(EXTRA " + ", ".join(f"{_type(value)}={show(value)}" for value in rest) + ")"
-    return text
+def _call(arguments: list[Any], charge: Charge) -> Any:
+    """No value that a template can reach is a function with fitting results."""
+    function = content(arguments[0])
+    if function is None:
+        raise FunctionError("call of nil")
+    raise FunctionError(f"non-function of type {type_of(function).name}")
 
 
-def _type(value: Any) -> str:
-    if value is None:
-        return "<nil>"
-    return {"float": "float64", "other": "map" if isinstance(value, dict) else "slice"}.get(
-        _kind(value), _kind(value)
-    )
+# ---------------------------------------------------------------- text
 
 
-def _format(verb: str, match: re.Match[str], value: Any) -> str:
-    kind = _kind(value)
-    precision = match["precision"]
-    if verb == "v":
-        return show(value)
-    if verb == "T":
-        return _type(value)
-    if verb == "t" and kind == "bool":
-        return show(value)
-    if verb in "sq" and (kind == "string" or isinstance(value, Record)):
-        text = show(value)
-        text = text[: int(precision)] if precision else text
-        return json.dumps(text, ensure_ascii=False) if verb == "q" else text
-    if kind == "int" and verb in "dxXobcq":
-        sign = "+" if "+" in match["flags"] and verb == "d" else ""
-        return chr(value) if verb == "c" else f"'{chr(value)}'" if verb == "q" else format(value, sign + verb)
-    if kind == "float" and verb in "feEgG":
-        return show_float(value) if verb in "gG" and precision is None else f"{value:.{precision or 6}{verb}}"
-    if isinstance(value, list) and verb in "sd":
-        return "[" + " ".join(_format(verb, match, item) for item in value) + "]"
-    return f"%!{verb}({show(value)})" if value is None else f"%!{verb}({_type(value)}={show(value)})"
+def printable(value: Any) -> Any:
+    """A value as an action prints it: pointers are followed, none is <no value>."""
+    if isinstance(value, Pointer):
+        value, _ = indirect(value)
+    return "<no value>" if value is None else value
 
 
-def _pad(text: str, match: re.Match[str]) -> str:
-    width = min(int(match["width"] or 0), 1000)
-    if "-" in match["flags"]:
-        return text.ljust(width)
-    return text.zfill(width) if "0" in match["flags"] else text.rjust(width)
+def _plain_text(arguments: list[Any], charge: Charge) -> str:
+    if len(arguments) == 1 and isinstance(arguments[0], str):
+        return arguments[0]
+    return sprint([printable(content(argument)) for argument in arguments], charge)
 
 
-def _today(*form: object) -> str:
-    """The date; the form that a template may ask for is ignored, as Ollama does."""
-    return datetime.date.today().isoformat()
+_HTML = str.maketrans(
+    {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"},
+)
+_JS = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
 
 
-# and, or are run by the executor, which evaluates their arguments one by one
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "and": lambda *values: next((v for v in values if not truth(v)), values[-1]),
-    "or": lambda *values: next((v for v in values if truth(v)), values[-1]),
-    "not": lambda value: not truth(value),
-    "len": _length,
-    "index": _index,
-    "slice": _slice,
-    "print": _print,
-    "println": lambda *values: " ".join(show(value) for value in values) + "\n",
-    "printf": _printf,
-    "eq": _equal,
-    "ne": lambda a, b: not _equal(a, b),
-    "lt": lambda a, b: _less("lt", a, b),
-    "le": lambda a, b: _less("le", a, b) or _equal(a, b),
-    "gt": lambda a, b: not _less("gt", a, b) and not _equal(a, b),
-    "ge": lambda a, b: not _less("ge", a, b),
-    "json": to_json,
-    "currentDate": _today,
+def _html(arguments: list[Any], charge: Charge) -> str:
+    text = _plain_text(arguments, charge)
+    charge(6 * len(text))
+    return text.translate(_HTML)
+
+
+def _js_character(character: str) -> str:
+    if character in _JS:
+        return _JS[character]
+    code = ord(character)
+    if code < 0x20:
+        return f"\\u00{code:02X}"
+    if code < 0x80 or character.isprintable():
+        return character
+    # a byte that is no UTF-8 is written as it is: Go takes the replacement character for printable
+    return character if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04X}"
+
+
+def _js(arguments: list[Any], charge: Charge) -> str:
+    text = _plain_text(arguments, charge)
+    charge(6 * len(text))
+    return "".join(map(_js_character, text))
+
+
+def _urlquery(arguments: list[Any], charge: Charge) -> str:
+    text = _plain_text(arguments, charge)
+    charge(9 * len(text))
+    return urllib.parse.quote_plus(string_bytes(text), safe="")
+
+
+def _printf(arguments: list[Any], charge: Charge) -> str:
+    return sprintf(arguments[0], arguments[1:], charge)
+
+
+# ---------------------------------------------------------------- Ollama's own
+
+
+def _json(arguments: list[Any], charge: Charge) -> str:
+    try:
+        return to_json(arguments[0])
+    except EncodingError:
+        return ""
+
+
+def _day(before: int) -> Callable[[list[Any], Charge], str]:
+    """The local date some days ago; a form that a template may ask for is ignored, as Ollama does."""
+
+    def day(arguments: list[Any], charge: Charge) -> str:
+        return (datetime.date.today() - datetime.timedelta(days=before)).isoformat()
+
+    return day
+
+
+def _typescript(arguments: list[Any], charge: Charge) -> str:
+    """The TypeScript type of a tool's property."""
+    value = content(arguments[0])
+    if isinstance(value, Pointer):
+        value = value.target
+    method = None if value is None else type_of(value).methods.get("ToTypeScriptType")
+    return "any" if method is None else str(method.call(value))
+
+
+FUNCTIONS: dict[str, Builtin] = {
+    # and, or are run by the executor, which evaluates their arguments one by one
+    "and": Builtin(_not, ("value",), "value"),
+    "or": Builtin(_not, ("value",), "value"),
+    "not": Builtin(_not, ("value",)),
+    "call": Builtin(_call, ("value",), "value"),
+    "html": Builtin(_html, (), "any"),
+    "index": Builtin(_index, ("value",), "value"),
+    "slice": Builtin(_slice, ("value",), "value"),
+    "js": Builtin(_js, (), "any"),
+    "len": Builtin(_length, ("value",)),
+    "print": Builtin(sprint, (), "any"),
+    "printf": Builtin(_printf, ("string",), "any"),
+    "println": Builtin(sprintln, (), "any"),
+    "urlquery": Builtin(_urlquery, (), "any"),
+    "eq": Builtin(_equal, ("value",), "value"),
+    "ne": Builtin(lambda a, charge: not _equal(a, charge), ("value", "value")),
+    "lt": Builtin(_ordered, ("value", "value")),
+    "le": Builtin(_less_or_equal, ("value", "value")),
+    "gt": Builtin(lambda a, charge: not _less_or_equal(a, charge), ("value", "value")),
+    "ge": Builtin(lambda a, charge: not _ordered(a, charge), ("value", "value")),
+    "json": Builtin(_json, ("any",), own=True),
+    "currentDate": Builtin(_day(0), (), "string", own=True),
+    "yesterdayDate": Builtin(_day(1), (), "string", own=True),
+    "toTypeScriptType": Builtin(_typescript, ("any",), own=True),
 }

@@ -1,173 +1,74 @@
-"""The syntax tree of a Go template."""
+"""Reads a Go template into its syntax tree, with the grammar and the messages of text/template/parse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import re
 
+from ollamapy.prompt.errors import TemplateSyntaxError
 from ollamapy.prompt.gotemplate.functions import FUNCTIONS
-from ollamapy.prompt.gotemplate.lex import Token, fail, tokens, unquote
+from ollamapy.prompt.gotemplate.lex import Token, fail, quoted, tokens, unquote
+from ollamapy.prompt.gotemplate.nodes import (
+    Branch,
+    Call,
+    Chain,
+    Command,
+    Constant,
+    Dot,
+    Field,
+    Function,
+    Leave,
+    Node,
+    Operand,
+    Output,
+    Pipeline,
+    Text,
+    Tree,
+    Variable,
+    is_blank,
+)
 
-_MAX_DEPTH = 200  # of nested blocks and parentheses
-
-
-@dataclass(slots=True)
-class Text:
-    text: str
-
-
-@dataclass(slots=True)
-class Literal:
-    """A constant. text is how the template writes it."""
-
-    value: str | int | float | bool | None
-    text: str
-
-
-@dataclass(slots=True)
-class Field:
-    """.A.B of dot (base None), of a variable, or of a parenthesized pipeline. No names: the base itself."""
-
-    base: Variable | Pipeline | None
-    names: list[str]
-
-
-@dataclass(slots=True)
-class Variable:
-    name: str
-
-
-@dataclass(slots=True)
-class Function:
-    name: str
-
-
-Operand = Literal | Field | Function
-
-
-@dataclass(slots=True)
-class Command:
-    """A function or value with its arguments."""
-
-    operands: list[Operand]
-
-
-@dataclass(slots=True)
-class Pipeline:
-    commands: list[Command]
-    variables: list[str]  # names that take the value
-    declares: bool  # := and not =
-    line: int
-
-
-@dataclass(slots=True)
-class Output:
-    pipeline: Pipeline
-
-
-@dataclass(slots=True)
-class If:
-    condition: Pipeline
-    body: list[Node]
-    otherwise: list[Node]
-
-
-@dataclass(slots=True)
-class With:
-    value: Pipeline
-    body: list[Node]
-    otherwise: list[Node]
-
-
-@dataclass(slots=True)
-class Range:
-    value: Pipeline
-    body: list[Node]
-    otherwise: list[Node]
-
-
-@dataclass(slots=True)
-class Leave:
-    """break or continue."""
-
-    kind: str
-
-
-@dataclass(slots=True)
-class Call:
-    """{{ template }} and {{ block }}."""
-
-    name: str
-    argument: Pipeline | None
-    line: int
-
-
-Node = Text | Output | If | With | Range | Leave | Call
-
-
-@dataclass(slots=True)
-class Tree:
-    """A parsed template and the ones it defines."""
-
-    nodes: list[Node]
-    defines: dict[str, list[Node]] = field(default_factory=dict)
-
-    def field_names(self) -> set[str]:
-        """The name of every field that the template reads, of whatever value."""
-        return {name for nodes in (self.nodes, *self.defines.values()) for name in _names(nodes)}
+_MAX_DEPTH = 100  # of nested blocks and parentheses: no template written by people comes near
+_MAX_SOURCE = 256 << 10  # characters
+_OPERANDS = frozenset(
+    ["bool", "char", "number", "dot", "field", "identifier", "string", "variable", "left", "keyword:nil"]
+)
 
 
 def parse(source: str) -> Tree:
-    """Raises TemplateSyntaxError, worded as Go words it."""
-    return _Parser(source).template()
-
-
-def _names(nodes: list[Node]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, Output):
-            yield from pipeline_names(node.pipeline)
-        elif isinstance(node, (If, With, Range)):
-            yield from pipeline_names(node.condition if isinstance(node, If) else node.value)
-            yield from _names(node.body)
-            yield from _names(node.otherwise)
-        elif isinstance(node, Call) and node.argument is not None:
-            yield from pipeline_names(node.argument)
-
-
-def pipeline_names(pipeline: Pipeline) -> Iterator[str]:
-    """The fields that a pipeline reads."""
-    for command in pipeline.commands:
-        for operand in command.operands:
-            if isinstance(operand, Field):
-                yield from operand.names
-                if isinstance(operand.base, Pipeline):
-                    yield from pipeline_names(operand.base)
+    """The tree of a template. Raises TemplateSyntaxError, worded as Go words it."""
+    try:
+        return _Parser(source).template()
+    except RecursionError:
+        raise TemplateSyntaxError("template: the template nests too deeply") from None
 
 
 class _Parser:
     def __init__(self, source: str) -> None:
-        self._tokens = list(tokens(source))
-        self._last_line = source.count("\n") + 1
+        if len(source) > _MAX_SOURCE:
+            raise TemplateSyntaxError("template: the template is too long")
+        self._tokens = tokens(source)
         self._next = 0
         self._scopes: list[str] = ["$"]
         self._loops = 0
         self._depth = 0
-        self._tree = Tree([])
+        self._tree = Tree(source, [])
 
     # ---------------------------------------------------------------- tokens
 
-    def _peek(self) -> Token | None:
-        """The next token that is no blank."""
-        while self._next < len(self._tokens) and self._tokens[self._next].kind == "space":
-            self._next += 1
-        return self._tokens[self._next] if self._next < len(self._tokens) else None
+    def _peek(self, blanks: bool = False) -> Token:
+        """The next token; the next that is no blank."""
+        if not blanks:
+            while self._tokens[self._next].kind == "space":
+                self._next += 1
+        return self._tokens[self._next]
 
     def _take(self) -> Token:
         token = self._peek()
-        if token is None:
-            raise fail(self._last_line, "unexpected EOF")
-        self._next += 1
+        self._next = min(self._next + 1, len(self._tokens) - 1)  # the last one stays
         return token
+
+    def _is(self, token: Token, keyword: str) -> bool:
+        return token.kind == "keyword" and token.text == keyword
 
     def _expect(self, kind: str, where: str) -> Token:
         token = self._take()
@@ -175,44 +76,90 @@ class _Parser:
             raise self._unexpected(token, where)
         return token
 
-    def _unexpected(self, token: Token, where: str) -> Exception:
-        shown = f"<{token.text}>" if token.kind in ("dot", "keyword") else f'"{token.text}"'
-        return fail(token.line, f"unexpected {shown} in {where}")
+    def _unexpected(self, token: Token, where: str) -> TemplateSyntaxError:
+        if token.kind == "error":
+            return fail(token.line, token.text)
+        return fail(token.line, f"unexpected {token} in {where}")
+
+    def _deeper(self, line: int) -> None:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise fail(line, "the template nests too deeply")
 
     # ---------------------------------------------------------------- blocks
 
     def template(self) -> Tree:
-        nodes, ended = self._block(())
-        assert ended is None
+        nodes: list[Node] = []
+        while self._peek().kind != "eof":
+            if self._tokens[self._next].kind == "open":
+                mark = self._next
+                self._next += 1
+                if self._is(self._peek(), "define"):
+                    self._define(self._take())
+                    continue
+                self._next = mark
+            node = self._text_or_action()
+            if isinstance(node, Token):
+                raise fail(node.line, f"unexpected {{{{{node.text}}}}}")
+            nodes.append(node)
         self._tree.nodes = nodes
+        self._add("", nodes, self._tokens[-1].line)
+        del self._tree.defines[""]
         return self._tree
 
-    def _block(self, stops: tuple[str, ...]) -> tuple[list[Node], Token | None]:
-        """Nodes up to an action with one of the keywords, which is taken up to its keyword."""
-        nodes: list[Node] = []
-        while self._next < len(self._tokens):
-            token = self._tokens[self._next]
-            self._next += 1
-            if token.kind == "text":
-                nodes.append(Text(token.text))
-                continue
-            keyword = self._peek()
-            if keyword is not None and keyword.kind == "keyword":
-                if keyword.text in stops:
-                    return nodes, self._take()
-                if keyword.text in ("end", "else"):
-                    raise fail(keyword.line, f"unexpected {{{{{keyword.text}}}}}")
-                if keyword.text != "nil":
-                    node = self._statement(self._take())
-                    nodes += [] if node is None else [node]
-                    continue
-            nodes.append(Output(self._pipeline("command")))
-            self._expect("close", "command")
-        if stops:
-            raise fail(self._last_line, "unexpected EOF")
-        return nodes, None
+    def _add(self, name: str, nodes: list[Node], line: int) -> None:
+        known = self._tree.defines.get(name)
+        if known is None or is_blank(known):
+            self._tree.defines[name] = nodes
+        elif not is_blank(nodes):
+            raise fail(line, f"template: multiple definition of template {quoted(name)}")
 
-    def _statement(self, keyword: Token) -> Node | None:
+    def _define(self, keyword: Token) -> None:
+        name = self._name(self._take(), "define clause")
+        self._expect("close", "define clause")
+        self._add(name, self._definition(keyword, "define clause"), keyword.line)
+
+    def _definition(self, keyword: Token, where: str) -> list[Node]:
+        """The body of a template of its own, with no variables of the one around it, up to its end."""
+        outer, self._scopes = self._scopes, ["$"]
+        loops, self._loops = self._loops, 0
+        nodes, end = self._block(keyword)
+        if end.text != "end":
+            raise fail(end.line, f"unexpected {{{{{end.text}}}}} in {where}")
+        self._scopes, self._loops = outer, loops
+        return nodes
+
+    def _name(self, token: Token, where: str) -> str:
+        if token.kind != "string":
+            raise self._unexpected(token, where)
+        return self._unquoted(token)
+
+    def _block(self, at: Token) -> tuple[list[Node], Token]:
+        """Nodes up to {{end}} or {{else}}, whose keyword is returned."""
+        self._deeper(at.line)
+        nodes: list[Node] = []
+        while (token := self._peek()).kind != "eof":
+            node = self._text_or_action()
+            if isinstance(node, Token):
+                self._depth -= 1
+                return nodes, node
+            nodes.append(node)
+        raise fail(token.line, "unexpected EOF")
+
+    def _text_or_action(self) -> Node | Token:
+        token = self._take()
+        if token.kind == "text":
+            return Text(token.text, token.position)
+        if token.kind != "open":
+            raise self._unexpected(token, "input")
+        token = self._peek()
+        if token.kind == "keyword" and token.text not in ("nil", "define"):
+            return self._statement(self._take())
+        if self._is(token, "define"):
+            raise self._unexpected(token, "command")
+        return Output(self._pipeline("command"), token.position)
+
+    def _statement(self, keyword: Token) -> Node | Token:
         kind = keyword.text
         if kind in ("if", "with", "range"):
             return self._control(keyword)
@@ -220,195 +167,229 @@ class _Parser:
             self._expect("close", f"{{{{{kind}}}}}")
             if not self._loops:
                 raise fail(keyword.line, f"{{{{{kind}}}}} outside {{{{range}}}}")
-            return Leave(kind)
-        if kind == "define" and self._depth:
-            raise self._unexpected(keyword, "command")
-        name = unquote(self._expect("string", f"{kind} clause"))
-        if kind == "template":
+            return Leave(kind, keyword.position)
+        if kind == "end":
+            self._expect("close", "end")
+            return keyword
+        if kind == "else":
             following = self._peek()
-            argument = None
-            if following is not None and following.kind != "close":
-                argument = self._pipeline("template clause")
-            self._expect("close", "template clause")
-            return Call(name, argument, keyword.line)
-        argument = self._pipeline("block clause") if kind == "block" else None
-        self._expect("close", f"{kind} clause")
-        outer, self._scopes = self._scopes, ["$"]
-        loops, self._loops = self._loops, 0
-        body, _ = self._nested(("end",), keyword)
-        self._expect("close", "end")
-        self._scopes, self._loops = outer, loops
-        if name in self._tree.defines and body:
-            raise fail(keyword.line, f'template: multiple definition of template "{name}"')
-        self._tree.defines[name] = body
-        return Call(name, argument, keyword.line) if kind == "block" else None
-
-    def _nested(self, stops: tuple[str, ...], at: Token) -> tuple[list[Node], Token]:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise fail(at.line, "blocks nest too deeply")
-        nodes, end = self._block(stops)
-        self._depth -= 1
-        assert end is not None
-        return nodes, end
+            if not (self._is(following, "if") or self._is(following, "with")):
+                self._expect("close", "else")
+            return keyword
+        where = f"{kind} clause"
+        token = self._take()
+        name = self._name(token, where)
+        argument = None
+        if kind == "block":
+            argument = self._pipeline(where)
+            self._add(name, self._definition(keyword, where), keyword.line)
+        elif self._peek().kind == "close":
+            self._take()
+        else:
+            argument = self._pipeline(where)
+        return Call(name, argument, token.position)
 
     def _control(self, keyword: Token) -> Node:
-        scope = len(self._scopes)
-        value = self._pipeline(keyword.text)
-        self._expect("close", keyword.text)
-        self._loops += keyword.text == "range"
-        body, end = self._nested(("end", "else"), keyword)
-        self._loops -= keyword.text == "range"
-        otherwise: list[Node] = []
+        kind, scope = keyword.text, len(self._scopes)
+        pipeline = self._pipeline(kind)
+        self._loops += kind == "range"
+        body, end = self._block(keyword)
+        self._loops -= kind == "range"
+        otherwise: list[Node] | None = None
         if end.text == "else":
-            following = self._peek()
-            if following is not None and following.text == keyword.text and keyword.text in ("if", "with"):
-                self._take()
-                self._depth += 1
-                if self._depth > _MAX_DEPTH:
-                    raise fail(keyword.line, "blocks nest too deeply")
+            if kind in ("if", "with") and self._is(self._peek(), kind):
+                following = self._take()
+                self._deeper(following.line)
                 otherwise = [self._control(following)]  # it takes the end of all
                 self._depth -= 1
-                del self._scopes[scope:]
-                return _node(keyword.text, value, body, otherwise)
-            self._expect("close", "else")
-            otherwise, end = self._nested(("end", "else"), keyword)
-            if end.text == "else":
-                raise fail(end.line, "expected end; found {{else}}")
-        self._expect("close", "end")
+            else:
+                otherwise, end = self._block(keyword)
+                if end.text != "end":
+                    raise fail(end.line, f"expected end; found {{{{{end.text}}}}}")
         del self._scopes[scope:]
-        return _node(keyword.text, value, body, otherwise)
+        return Branch(kind, pipeline, body, otherwise, keyword.position)
 
     # ---------------------------------------------------------------- pipelines
 
-    def _pipeline(self, where: str, parenthesized: bool = False) -> Pipeline:
-        token = self._peek()
-        line = token.line if token else self._last_line
+    def _pipeline(self, where: str, closing: str = "close") -> Pipeline:
+        """A pipeline and what closes it."""
+        first = self._peek()
         names, declares = self._declaration(where)
         commands: list[Command] = []
-        while True:
-            token = self._peek()
-            if token is None:
-                raise fail(self._last_line, "unclosed action")
-            if token.kind in ("close", "right"):
-                break
-            commands.append(self._command(where))
-            token = self._peek()
-            if token is not None and token.kind == "pipe":
-                self._take()
-        if (token.kind == "right") != parenthesized:
-            raise self._unexpected(token, where)
+        while (token := self._peek()).kind != closing:
+            word = f"keyword:{token.text}" if token.kind == "keyword" else token.kind
+            if word not in _OPERANDS:
+                raise self._unexpected(self._take(), where)
+            commands.append(self._command())
+        self._take()
         if not commands:
-            raise fail(line, f"missing value for {where}")
-        for command in commands[1:]:
-            first = command.operands[0]
-            if isinstance(first, Literal):
-                raise fail(line, f"non executable command in pipeline stage 2: {first.text}")
-        return Pipeline(commands, names, declares, line)
+            raise fail(token.line, f"missing value for {where}")
+        for stage, command in enumerate(commands[1:], 2):
+            if isinstance(command.operands[0], (Constant, Dot)):
+                raise fail(token.line, f"non executable command in pipeline stage {stage}")
+        return Pipeline(commands, names, declares, first.position)
 
     def _declaration(self, where: str) -> tuple[list[str], bool]:
         """$x := or $x = or, in range, $x, $y :=."""
-        before = self._next
         names: list[str] = []
-        while (token := self._peek()) is not None and token.kind == "variable":
+        while (token := self._peek()).kind == "variable":
+            mark = self._next
+            self._take()
+            following = self._peek()
+            if following.kind in ("assign", "declare"):
+                self._take()
+                names.append(token.text)
+                self._scopes.append(token.text)
+                return names, following.kind == "declare"
+            if following.kind != "comma":
+                self._next = mark
+                break
             self._take()
             names.append(token.text)
-            following = self._peek()
-            if following is not None and following.kind in ("declare", "assign"):
-                self._take()
-                if following.kind == "declare":
-                    self._scopes += names
-                elif missing := [name for name in names if name not in self._scopes]:
-                    raise fail(token.line, f'undefined variable "{missing[0]}"')
-                return names, following.kind == "declare"
-            if following is None or following.kind != "comma" or where != "range":
-                break
-            if len(names) > 1:
-                raise fail(token.line, "too many declarations in range")
-            self._take()
-        self._next = before
-        return [], False
+            self._scopes.append(token.text)
+            if where != "range" or len(names) > 1:
+                raise fail(following.line, f"too many declarations in {where}")
+            if self._peek().kind not in ("variable", "close", "right"):
+                raise fail(self._peek().line, "range can only initialize variables")
+        return names, bool(names)
 
-    def _command(self, where: str) -> Command:
-        operands = [self._operand(where)]
+    def _command(self) -> Command:
+        position = self._peek().position
+        operands: list[Operand] = []
         while True:
-            blank = self._tokens[self._next].kind == "space" if self._next < len(self._tokens) else False
-            token = self._peek()
-            if token is None or token.kind in ("close", "right", "pipe"):
-                return Command(operands)
-            if not blank:
+            operand = self._operand()
+            if operand is not None:
+                operands.append(operand)
+            token = self._peek(blanks=True)
+            if token.kind == "space":
+                self._next += 1
+                continue
+            if token.kind == "pipe":
+                self._next += 1
+            elif token.kind not in ("close", "right"):
                 raise self._unexpected(token, "operand")
-            operands.append(self._operand(where))
+            if not operands:
+                raise fail(token.line, "empty command")
+            return Command(operands, position)
 
-    def _operand(self, where: str) -> Operand:
-        token = self._take()
-        value: Operand
-        if token.kind == "identifier":
-            if token.text in ("true", "false"):
-                value = Literal(token.text == "true", token.text)
-            elif token.text not in FUNCTIONS:
-                raise fail(token.line, f'function "{token.text}" not defined')
-            else:
-                return Function(token.text)
-        elif token.kind == "dot":
-            value = Field(None, [])
-        elif token.kind == "field":
-            value = Field(None, [token.text[1:]])
-        elif token.kind == "variable":
-            if token.text not in self._scopes:
-                raise fail(token.line, f'undefined variable "{token.text}"')
-            value = Field(Variable(token.text), [])
-        elif token.kind == "left":
-            self._depth += 1
-            if self._depth > _MAX_DEPTH:
-                raise fail(token.line, "parentheses nest too deeply")
-            inner = self._pipeline("parenthesized pipeline", parenthesized=True)
-            self._take()
-            self._depth -= 1
-            value = Field(inner, [])
-        elif token.kind == "keyword" and token.text == "nil":
-            value = Literal(None, "nil")
-        else:
-            value = self._constant(token, where)
-        while self._next < len(self._tokens) and self._tokens[self._next].kind == "field":
-            name = self._tokens[self._next]
-            if isinstance(value, Literal):
-                raise fail(token.line, f'unexpected . after term "{token.text}"')
-            value.names.append(name.text[1:])
+    def _operand(self) -> Operand | None:
+        start = self._peek()
+        term = self._term()
+        if term is None:
+            return None
+        names: list[str] = []
+        chained = self._peek(blanks=True).position
+        while (token := self._peek(blanks=True)).kind == "field":
+            names.append(token.text[1:])
             self._next += 1
-        return value
+        if not names:
+            return term
+        if isinstance(term, (Field, Variable)):
+            term.names += names
+            term.position = chained  # where Go's messages say that it is
+            return term
+        if isinstance(term, (Constant, Dot)):
+            raise fail(token.line, f"unexpected . after term {quoted(str(term))}")
+        return Chain(term, names, start.position)
 
-    def _constant(self, token: Token, where: str) -> Literal:
-        if token.kind == "string":
-            return Literal(unquote(token), token.text)
+    def _term(self) -> Operand | None:
+        token = self._peek()
+        kind, text, at = token.kind, token.text, token.position
+        if kind == "keyword" and text == "nil":
+            self._next += 1
+            return Constant(None, "nil", at, "nil")
+        if kind not in _OPERANDS:
+            return None
+        self._next += 1
+        if kind == "identifier":
+            if text not in FUNCTIONS:
+                raise fail(token.line, f"function {quoted(text)} not defined")
+            return Function(text, at)
+        if kind == "dot":
+            return Dot(at)
+        if kind == "field":
+            return Field([text[1:]], at)
+        if kind == "variable":
+            if text not in self._scopes:
+                raise fail(token.line, f"undefined variable {quoted(text)}")
+            return Variable(text, [], at)
+        if kind == "bool":
+            return Constant(text == "true", text, at, "bool")
+        if kind == "string":
+            return Constant(self._unquoted(token), text, at, "string")
+        if kind == "left":
+            self._deeper(token.line)
+            inner = self._pipeline("parenthesized pipeline", "right")
+            self._depth -= 1
+            return inner
+        return self._number(token)
+
+    def _unquoted(self, token: Token) -> str:
+        try:
+            return unquote(token.text)
+        except ValueError as error:
+            raise fail(token.line, str(error)) from None
+
+    def _number(self, token: Token) -> Constant:
         if token.kind == "char":
-            text = unquote(token)
+            text = self._unquoted(token)
             if len(text) != 1:
-                raise fail(token.line, "invalid syntax")
-            return Literal(ord(text), token.text)
-        if token.kind == "number":
-            return Literal(_number(token), token.text)
-        raise self._unexpected(token, "operand" if token.kind in ("dot", "keyword") else where)
+                wrong = "invalid syntax" if not text else f"malformed character constant: {token.text}"
+                raise fail(token.line, wrong)
+            return Constant(ord(text), token.text, token.position, "int")
+        try:
+            value, kind = number(token.text)
+        except ValueError as error:
+            raise fail(token.line, str(error)) from None
+        return Constant(value, token.text, token.position, kind)
 
 
-def _number(token: Token) -> int | float:
-    text = token.text.replace("_", "")
-    digits = text.lstrip("+-")
+_INTEGER = re.compile(
+    r"([+-]?)(?:(0)_?([0-7]+(?:_[0-7]+)*)|0[oO]_?([0-7]+(?:_[0-7]+)*)|0[bB]_?([01]+(?:_[01]+)*)"
+    r"|0[xX]_?([\da-fA-F]+(?:_[\da-fA-F]+)*)|(0|[1-9]\d*(?:_\d+)*))",
+    re.ASCII,
+)
+_DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[\da-fA-F]+\.?[\da-fA-F]*|\.[\da-fA-F]+)[pP][+-]?\d+", re.ASCII)
+_MISPLACED = re.compile(r"(?<![\da-fA-FxX])_|_(?![\da-fA-F])")  # an underscore separates digits
+
+
+def number(text: str) -> tuple[int | float | complex, str]:
+    """A number constant and what it is: "int", "float", "complex" or "huge". Raises ValueError."""
+    if text.endswith("i"):
+        split = max(text.rfind("+"), text.rfind("-"))
+        if split > 0 and text[split - 1] not in "eEpP":
+            return complex(_float(text[:split]), _float(text[split:-1])), "complex"
+        return complex(0, _float(text[:-1])), "complex"
+    if match := _INTEGER.fullmatch(text):
+        sign, octal = match[1], match[2]
+        bases = ((match[3] if octal else match[4], 8), (match[5], 2), (match[6], 16), (match[7], 10))
+        value = next(int(digits.replace("_", ""), base) for digits, base in bases if digits)
+        value = -value if sign == "-" else value
+        if -(1 << 63) <= value < 1 << 63:
+            return value, "int"
+        if 0 <= value < 1 << 64 and not sign:
+            return value, "huge"
+    found = _float(text)
+    if not any(c in text for c in ".eEpP"):
+        raise ValueError(f"integer overflow: {quoted(text)}")
+    # a float's text that names an integer still counts as a float where no type is asked for
+    return found, "float"
+
+
+def _float(text: str) -> float:
+    wrong = f"illegal number syntax: {quoted(text)}"
+    if _MISPLACED.search(text):
+        raise ValueError(wrong)
+    plain = text.replace("_", "")
     try:
-        if len(digits) > 1 and digits[0] == "0" and digits.isdecimal():
-            return int(text, 8)  # as C writes octal
-        return int(text, 0)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise fail(token.line, f'bad number syntax: "{token.text}"') from None
-
-
-def _node(kind: str, value: Pipeline, body: list[Node], otherwise: list[Node]) -> Node:
-    if kind == "if":
-        return If(value, body, otherwise)
-    if kind == "with":
-        return With(value, body, otherwise)
-    return Range(value, body, otherwise)
+        if _HEXADECIMAL.fullmatch(plain):
+            return float.fromhex(plain)
+        if not _DECIMAL.fullmatch(plain):
+            raise ValueError(wrong)
+        value = float(plain)
+    except (ValueError, OverflowError):
+        raise ValueError(wrong) from None
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(wrong)
+    return value

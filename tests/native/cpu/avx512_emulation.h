@@ -135,6 +135,11 @@ inline __m512i cvtepu8_epi32(__m128i v) {
     memcpy(bytes, &v, sizeof bytes);
     return (__m512i)lanes<I32>([&](int i) { return static_cast<int32_t>(bytes[i]); });
 }
+inline __m512i cvtepi8_epi32(__m128i v) {
+    int8_t bytes[16];
+    memcpy(bytes, &v, sizeof bytes);
+    return (__m512i)lanes<I32>([&](int i) { return static_cast<int32_t>(bytes[i]); });
+}
 inline __m512i cvtepu16_epi32(__m256i v) {
     uint16_t words[16];
     memcpy(words, &v, sizeof words);
@@ -252,6 +257,8 @@ inline __m256i cvtps_ph(__m512 v, int) {
 #define _mm512_cvtepi32_ps avx512_emulation::cvtepi32_ps
 #undef _mm512_cvtepu8_epi32
 #define _mm512_cvtepu8_epi32 avx512_emulation::cvtepu8_epi32
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32 avx512_emulation::cvtepi8_epi32
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32 avx512_emulation::cvtepu16_epi32
 #undef _mm512_cvtepi8_epi16

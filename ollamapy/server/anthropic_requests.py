@@ -1,0 +1,161 @@
+"""The bodies of /v1/messages, and how they become our own messages and tools."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from ollamapy.server.requests import Message, ToolCall, ToolCallFunction
+from ollamapy.types import RequestError
+
+
+class AnthropicMessage(msgspec.Struct, kw_only=True):
+    role: str = ""
+    content: Any = None
+
+
+class ThinkingConfig(msgspec.Struct, kw_only=True):
+    type: str = ""
+    budget_tokens: int | None = None
+
+
+class OutputConfig(msgspec.Struct, kw_only=True):
+    effort: str = ""
+    format: dict[str, Any] | None = None
+
+
+class CountTokensRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    messages: list[AnthropicMessage] = []
+    system: Any = None
+    tools: list[dict[str, Any]] = []
+    tool_choice: dict[str, Any] | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+
+
+class MessagesRequest(CountTokensRequest, kw_only=True):
+    max_tokens: int = 0
+    stop_sequences: list[str] = []
+    stream: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+
+
+def messages_of(asked: CountTokensRequest) -> list[Message]:
+    """system and messages as a conversation. Raises RequestError."""
+    found: list[Message] = []
+    system = asked.system
+    if isinstance(system, list):
+        system = "".join(_text(block) for block in system if isinstance(block, dict))
+    if isinstance(system, str) and system:
+        found.append(Message(role="system", content=system))
+    names: dict[str, str] = {}
+    for message in asked.messages:
+        found += _turn(message, names)
+    return found
+
+
+def _text(block: dict[str, Any]) -> str:
+    text = block.get("text")
+    return text if block.get("type") == "text" and isinstance(text, str) else ""
+
+
+def _turn(asked: AnthropicMessage, names: dict[str, str]) -> list[Message]:
+    """One message; the results of tools in it become messages of their own, before what the user says."""
+    if isinstance(asked.content, str):
+        return [Message(role=asked.role, content=asked.content)]
+    if not isinstance(asked.content, list):
+        raise RequestError("messages: content must be a string or an array of blocks")
+    message = Message(role=asked.role)
+    results: list[Message] = []
+    for block in asked.content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "text":
+            message.content += _text(block)
+        elif kind == "image":
+            message.images = [*message.images, _image(block.get("source"))]
+        elif kind in ("tool_use", "server_tool_use"):
+            for required in ("id", "name"):
+                if not isinstance(block.get(required), str) or not block[required]:
+                    raise RequestError(f"tool_use block missing required '{required}' field")
+            names[block["id"]] = block["name"]
+            arguments = block.get("input")
+            function = ToolCallFunction(
+                name=block["name"], arguments=arguments if isinstance(arguments, dict) else {}
+            )
+            message.tool_calls = [
+                *message.tool_calls,
+                ToolCall(id=block["id"], type="function", function=function),
+            ]
+        elif kind == "tool_result":
+            results.append(_result(block, names))
+        elif kind == "thinking" and isinstance(block.get("thinking"), str):
+            message.thinking = block["thinking"]
+        elif not isinstance(block, dict):
+            raise RequestError("messages: a block is an object")
+    says = message.content or message.images or message.tool_calls or message.thinking
+    own = [message] if says else []
+    return [*results, *own] if asked.role.lower() == "user" else [*own, *results]
+
+
+def _result(block: dict[str, Any], names: dict[str, str]) -> Message:
+    content, images = block.get("content"), []
+    if isinstance(content, list):
+        images = [_image(part.get("source")) for part in content if _kind(part) == "image"]
+        content = "".join(_text(part) for part in content if isinstance(part, dict))
+    if content is not None and not isinstance(content, str):
+        raise RequestError("tool_result: content must be a string or an array of blocks")
+    call = block.get("tool_use_id")
+    call = call if isinstance(call, str) else ""
+    return Message(
+        role="tool", content=content or "", images=images, tool_call_id=call, tool_name=names.get(call, "")
+    )
+
+
+def _kind(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _image(source: Any) -> str:
+    if not isinstance(source, dict):
+        raise RequestError("invalid image source")
+    if source.get("type") != "base64" or not isinstance(source.get("data"), str):
+        raise RequestError(
+            f"invalid image source type: {source.get('type')}. Only base64 images are supported."
+        )
+    try:
+        base64.b64decode(source["data"], validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError("invalid base64 image data") from None
+    return str(source["data"])
+
+
+def functions_of(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The client's own tools as functions. Raises RequestError for tools that only Anthropic's servers have."""
+    found: list[dict[str, Any]] = []
+    for tool in tools:
+        if tool.get("type") not in (None, "", "custom"):
+            raise RequestError(f"tools of type {tool['type']!r} are not supported: only custom tools are")
+        if not isinstance(tool.get("name"), str) or not tool["name"]:
+            raise RequestError("a tool needs a name")
+        function = {"name": tool["name"], "description": tool.get("description") or ""}
+        function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+        if tool.get("strict") is True:
+            function["strict"] = True
+        found.append({"type": "function", "function": function})
+    return found
+
+
+def think_of(asked: CountTokensRequest) -> Any:
+    """`thinking` and `output_config.effort` as our think: None when not said."""
+    kind = asked.thinking.type if asked.thinking is not None else ""
+    if kind in ("enabled", "disabled"):
+        return kind == "enabled"
+    effort = (asked.output_config.effort if asked.output_config is not None else "").strip().lower()
+    effort = "high" if effort == "xhigh" else effort
+    return effort if effort in ("low", "medium", "high", "max") else (True if kind == "adaptive" else None)

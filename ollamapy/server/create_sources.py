@@ -1,0 +1,148 @@
+"""What a new model begins with: the layers of another model, of uploaded files, or of a GGUF on the server's disk.
+
+Everything here blocks and is called inside blobs.writing().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from ollamapy._core import GGUFFile
+from ollamapy.server.errors import ServerError
+from ollamapy.server.requests import CreateRequest
+from ollamapy.store.convert import convert_model
+from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError, ModelNotFoundError
+from ollamapy.store.importing import model_layers
+from ollamapy.store.manifest import Layer, ModelConfig
+from ollamapy.store.names import ModelName, parse_digest
+from ollamapy.store.store import Store
+from ollamapy.types import RequestError
+
+Report = Callable[[str], None]
+
+_BLOCK = 4 << 20  # bytes
+_MAGIC = b"GGUF"
+
+
+@dataclass
+class Source:
+    """Configuration and layers, and what is said of each layer when it is listed."""
+
+    config: ModelConfig
+    layers: list[Layer]
+    imported: bool = False  # whether the weights came as files
+    notes: dict[str, str] = field(default_factory=dict)  # by digest: a line in place of the usual one
+
+
+def is_server_path(text: str) -> bool:
+    """Whether FROM names a GGUF on the server's disk."""
+    return text.startswith(("/", "~/")) and text.lower().endswith(".gguf")
+
+
+def read_source(store: Store, asked: CreateRequest, report: Report) -> Source:
+    """Raises RequestError, GGUFError for a file that is no GGUF."""
+    if is_server_path(asked.from_name):
+        report("copying GGUF")
+        digest, _ = store.blobs.add(_file_blocks(Path(asked.from_name).expanduser()))
+        report("parsing GGUF")
+        return _gguf_source(store, digest)
+    if asked.from_name:
+        return _model_source(store, asked.from_name)
+    assert asked.files is not None
+    if _kind(store, asked.files) == "safetensors":
+        report("converting model")
+        digest, _ = store.blobs.add(convert_model(blob_files(store, asked.files)))
+        return _gguf_source(store, digest)
+    if len(asked.files) != 1:
+        raise RequestError("a model of several GGUF files is not supported by this server")
+    report("parsing GGUF")
+    return _gguf_source(store, _gguf(store, next(iter(asked.files.values()))))
+
+
+def _model_source(store: Store, name: str) -> Source:
+    try:
+        stored = store.get(ModelName.parse_reference(name))
+    except ModelNotFoundError:
+        raise ModelNotFoundError(f"model '{name}' not found; pull it first") from None
+    layers = [
+        msgspec.structs.replace(layer, from_name=stored.name.short) if layer.kind == "model" else layer
+        for layer in stored.manifest.layers
+    ]
+    return Source(msgspec.structs.replace(stored.config), layers)
+
+
+def _gguf_source(store: Store, digest: str) -> Source:
+    """Raises RequestError, GGUFError."""
+    if GGUFFile(str(store.blobs.existing(digest))).get("general.type") == "adapter":
+        raise RequestError("the file is an adapter: it needs a model in FROM")
+    imported = model_layers(store, digest)
+    notes = {}
+    for layer in imported.layers:
+        if layer.kind == "template" and imported.recognized:
+            notes[layer.digest] = f"using autodetected template {imported.recognized}"
+    return Source(imported.config, imported.layers, True, notes)
+
+
+def _kind(store: Store, files: Mapping[str, str]) -> str:
+    """safetensors or gguf, by the names of the files, else by how they begin. Raises RequestError."""
+    for kind in ("safetensors", "gguf"):
+        if any(name.endswith(f".{kind}") for name in files):
+            return kind
+    if any(is_gguf(store.blobs.existing(_existing(store, digest))) for digest in files.values()):
+        return "gguf"
+    raise RequestError("unknown type")
+
+
+def _gguf(store: Store, text: str) -> str:
+    """The digest of an uploaded GGUF. Raises RequestError for another file, ServerError for none."""
+    digest = _existing(store, text)
+    if not is_gguf(store.blobs.existing(digest)):
+        raise RequestError("supplied file was not in GGUF format")
+    return digest
+
+
+def _existing(store: Store, text: str) -> str:
+    """The digest of an uploaded file. Raises ServerError for a malformed one, or one without its blob."""
+    try:
+        digest = parse_digest(text)
+        store.blobs.existing(digest)
+    except (InvalidDigestError, BlobNotFoundError) as error:
+        raise ServerError(str(error)) from None
+    return digest
+
+
+def blob_files(store: Store, files: Mapping[str, str]) -> dict[str, Path]:
+    """Uploaded files by their path in the model's folder. Raises ServerError."""
+    return {name: store.blobs.existing(_existing(store, digest)) for name, digest in files.items()}
+
+
+def is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _file_blocks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise RequestError(f"{path} is no GGUF file")
+            file.seek(0)
+            while block := file.read(_BLOCK):
+                yield block
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+
+
+def read_adapter(store: Store, files: Mapping[str, str], report: Report) -> Layer:
+    """The layer of an adapter. Raises RequestError."""
+    if _kind(store, files) == "safetensors":
+        raise RequestError("adapters in safetensors format are not supported: convert the adapter to GGUF")
+    if len(files) > 1:
+        raise RequestError("only one adapter is currently supported")
+    report("parsing GGUF")
+    _gguf(store, next(iter(files.values())))
+    raise RequestError("adapters are not supported by this server")

@@ -1,0 +1,64 @@
+"""API keys: off unless OLLAMAPY_API_KEYS names some.
+
+It is a list of keys (separated by commas), or the path of a file with one a line: a key, or `sha256:` and the
+hexadecimal SHA-256 of one. Only digests are kept and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+_HASHED = "sha256:"
+
+
+class KeysError(ValueError):
+    """Keys that cannot be read: the server does not start without those it was told to ask for."""
+
+
+def read_keys(text: str) -> frozenset[bytes]:
+    """The digests of the keys in OLLAMAPY_API_KEYS; none for an empty text. Raises KeysError."""
+    text = text.strip()
+    if not text:
+        return frozenset()
+    lines = text.split(",")
+    if text.startswith(("/", "./", "~/", "file:")):
+        path = Path(text.removeprefix("file:")).expanduser()
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeysError(f"OLLAMAPY_API_KEYS: cannot read {path}: {error}") from None
+    digests = frozenset(_digest(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
+    if not digests:
+        raise KeysError("OLLAMAPY_API_KEYS is set and holds no key")
+    return digests
+
+
+def _digest(entry: str) -> bytes:
+    if not entry.startswith(_HASHED):
+        return hashlib.sha256(entry.encode()).digest()
+    try:
+        digest = bytes.fromhex(entry.removeprefix(_HASHED))
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise KeysError("OLLAMAPY_API_KEYS: a hashed key is sha256: and 64 hexadecimal digits")
+    return digest
+
+
+def presented_key(headers: Mapping[str, str]) -> str | None:
+    """The key that a request brings: a bearer token, or Anthropic's x-api-key."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("x-api-key") or None
+
+
+def allowed(digests: frozenset[bytes], key: str | None) -> bool:
+    """Whether a key is one of those; in time that does not tell which byte is wrong."""
+    if key is None:
+        return False
+    digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
+    return any([hmac.compare_digest(digest, known) for known in digests])

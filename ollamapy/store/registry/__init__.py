@@ -1,0 +1,1 @@
+"""Registries: pull and push by the Docker distribution protocol, as Ollama speaks it."""

@@ -1,0 +1,105 @@
+"""The tool loop of the openai package: chat completions and responses, in one answer and streamed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from tests.clients.conftest import (
+    ANSWER,
+    ANSWER_TWO,
+    CODER,
+    MODEL,
+    QUESTION,
+    QUESTION_TWO,
+    RESULT,
+    RESULT_TWO,
+)
+from tests.server.harness import RunningServer
+
+RESULTS = {"Zürich": RESULT, "Genève": RESULT_TWO}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "place": {"type": "string"},
+        "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+    },
+    "required": ["place", "unit"],
+}
+FUNCTION = {"name": "get_weather", "description": "Weather of a place", "parameters": SCHEMA}
+LOOPS = pytest.mark.parametrize(
+    ("question", "places", "answer"),
+    [(QUESTION, ["Zürich"], ANSWER), (QUESTION_TWO, ["Genève", "Zürich"], ANSWER_TWO)],
+    ids=["one", "two"],
+)
+
+
+def result(arguments: str) -> str:
+    call = json.loads(arguments)
+    assert call["unit"] == "celsius"
+    return RESULTS[call["place"]]
+
+
+@pytest.fixture
+def client(agent: RunningServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{agent.url}/v1", api_key="unused", max_retries=0)
+
+
+def streamed(client: openai.OpenAI, **arguments: Any) -> Any:
+    """The completion that the package itself puts together from the events."""
+    with client.chat.completions.stream(**arguments) as stream:
+        for _ in stream:
+            pass
+        return stream.get_final_completion()
+
+
+@pytest.mark.parametrize("model", [MODEL, CODER])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@LOOPS
+def test_chat_completions(
+    client: openai.OpenAI, question: str, places: list[str], answer: str, stream: bool, model: str
+) -> None:
+    messages: list[Any] = [{"role": "user", "content": question}]
+    arguments: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "tools": [{"type": "function", "function": FUNCTION}],
+    }
+
+    def complete() -> Any:
+        return streamed(client, **arguments) if stream else client.chat.completions.create(**arguments)
+
+    asked = complete().choices[0]
+    assert asked.finish_reason == "tool_calls"
+    calls = asked.message.tool_calls
+    assert [json.loads(call.function.arguments)["place"] for call in calls] == places
+    assert len({call.id for call in calls}) == len(calls)
+    messages.append(asked.message)
+    for call in calls:
+        content = result(call.function.arguments)
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
+    answered = complete().choices[0]
+    assert answered.message.content == answer
+    assert answered.finish_reason == "stop"
+    assert not answered.message.tool_calls
+
+
+@LOOPS
+def test_responses(client: openai.OpenAI, question: str, places: list[str], answer: str) -> None:
+    inputs: list[Any] = [{"role": "user", "content": question}]
+    tools: list[Any] = [{"type": "function", **FUNCTION}]
+    asked = client.responses.create(model=MODEL, input=inputs, tools=tools)
+    calls = [item for item in asked.output if item.type == "function_call"]
+    assert [json.loads(call.arguments)["place"] for call in calls] == places
+    inputs += asked.output
+    for call in calls:
+        output = result(call.arguments)
+        inputs.append({"type": "function_call_output", "call_id": call.call_id, "output": output})
+    with client.responses.stream(model=MODEL, input=inputs, tools=tools) as stream:
+        texts = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        answered = stream.get_final_response()
+    assert "".join(texts) == answered.output_text == answer
+    assert answered.status == "completed"
