@@ -1,4 +1,5 @@
 // KVCache, Sequence and the Runner for Python.
+#include <malloc.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -36,6 +37,15 @@ void set_mask(Sequence& sequence, int64_t position, const py::array_t<uint32_t, 
 
 void bind_runtime(py::module_& module) {
     module.attr("PAGE_TOKENS") = cpu::kPageTokens;
+
+    module.def(
+        "release_memory",
+        [] {
+#if defined(__GLIBC__)
+            malloc_trim(0);  // all arenas
+#endif
+        },
+        py::call_guard<py::gil_scoped_release>());
 
     py::class_<KVCache, std::shared_ptr<KVCache>>(module, "KVCache", py::is_final())
         .def(py::init<const Program&, const std::vector<int64_t>&>(), py::arg("program"), py::arg("pages"))
@@ -79,16 +89,21 @@ void bind_runtime(py::module_& module) {
         .def(
             "submit",
             [](Runner& runner, std::shared_ptr<Program> program, std::shared_ptr<KVCache> cache,
-               const std::vector<ItemTuple>& items, bool want_logits) {
+               const std::vector<ItemTuple>& items, bool want_logits,
+               const std::vector<std::tuple<int64_t, int64_t, int64_t>>& copies) {
                 std::vector<StepItem> step;
                 step.reserve(items.size());
                 for (const auto& [sequence, start, count, outputs] : items) {
                     if (!sequence) throw InvalidError("an item without a sequence");
                     step.push_back({sequence, start, count, outputs, {}});
                 }
-                return runner.submit(std::move(program), std::move(cache), std::move(step), want_logits);
+                std::vector<PageCopy> pages;
+                for (const auto& [group, from, to] : copies) pages.push_back({group, from, to});
+                return runner.submit(std::move(program), std::move(cache), std::move(step), want_logits,
+                                     std::move(pages));
             },
-            py::arg("program"), py::arg("cache"), py::arg("items"), py::arg("want_logits") = false)
+            py::arg("program"), py::arg("cache"), py::arg("items"), py::arg("want_logits") = false,
+            py::arg("copies") = py::tuple())
         .def("drain", &Runner::drain)
         .def("wait", &Runner::wait, py::call_guard<py::gil_scoped_release>())
         .def("close", &Runner::close, py::call_guard<py::gil_scoped_release>())

@@ -124,10 +124,9 @@ Reads reads_of_segment(const Rows& rows) {
 
 // ---- Scores ----------------------------------------------------------------------------------------------
 
-// The queries of a span of rows; s is the row of the first of them.
+// The queries of a span of rows and a page; s is the row of the first of them.
 template <class T>
-void score_rows(const Rows& rows, Span span, const T* k, int64_t k_stride, const T* next, int64_t positions,
-                float* s) {
+void score_rows(const Rows& rows, Span span, const T* k, const T* next, float* s) {
     const AttentionTask& task = rows.task;
     const float* row =
         task.q + (rows.first + span.begin) * task.q_stride + rows.kv_head * rows.group * task.kv.head_dim;
@@ -141,7 +140,7 @@ void score_rows(const Rows& rows, Span span, const T* k, int64_t k_stride, const
                 row += task.q_stride;
             }
         }
-        score_queries<T>(size, k, k_stride, next, positions, q, task.kv.head_dim, s + i * kScoreStride);
+        score_queries<T>(size, k, next, q, task.kv.head_dim, s + i * kScoreStride);
     });
 }
 
@@ -156,17 +155,11 @@ void score_segment(const Rows& rows, const Reads& reads, float* converted, float
         float* s = scores + seeing.begin * rows.group * kScoreStride + i * kPageTokens;
         const uint8_t* const next = reads.at[n + kPagesAhead];
         if (type == KvType::kF16 && seeing.size() * rows.group <= kTileQueries) {
-            score_rows(rows, seeing, reinterpret_cast<const uint16_t*>(reads.at[n]), kPageTokens,
-                       reinterpret_cast<const uint16_t*>(next), kPageTokens, s);
-            continue;
-        }
-        convert_k_page<kScoreBlock>(type, reads.at[n], head_dim, next, converted);
-        for (int64_t t = 0; t < kPageTokens; t += kScoreBlock) {
-            const Span here = rows.seeing({span.begin + t, span.begin + t + kScoreBlock});
-            if (here.empty()) continue;
-            const float* block = converted + t * head_dim;
-            score_rows(rows, here, block, kScoreBlock, block, kScoreBlock,
-                       s + (here.begin - seeing.begin) * rows.group * kScoreStride + t);
+            score_rows(rows, seeing, reinterpret_cast<const uint16_t*>(reads.at[n]),
+                       reinterpret_cast<const uint16_t*>(next), s);
+        } else {
+            convert_k_page<kScoreBlock>(type, reads.at[n], head_dim, next, converted);
+            score_rows<float>(rows, seeing, converted, converted, s);
         }
     }
 }

@@ -76,30 +76,29 @@ __attribute__((noinline)) void score_tile(const T* k, int64_t k_stride, const T*
     }
 }
 
-// The same for any number of positions that is a multiple of 16 N.
-template <int Q, class T>
-void score_positions(const T* k, int64_t k_stride, const T* next, int64_t positions, const float* const* q,
-                     int64_t head_dim, float* s) {
+// The same for the positions of a page: as the page has them, [head_dim][32], or converted, [32 /
+// kScoreBlock][head_dim][kScoreBlock].
+template <int Q>
+void score_page(const uint16_t* k, const uint16_t* next, const float* const* q, int64_t head_dim, float* s) {
     constexpr int kMost = kPageTokens / kLanes;
     constexpr int kVectors = Q * kMost <= kTileWide ? kMost : kScoreVectors;
-    if constexpr (kVectors > kScoreVectors) {
-        if (positions < kVectors * kLanes) {
-            score_tile<Q, kScoreVectors, T>(k, k_stride, next, q, head_dim, s);
-            return;
-        }
+    for (int64_t t = 0; t < kPageTokens; t += kVectors * kLanes) {
+        score_tile<Q, kVectors>(k + t, kPageTokens, next, q, head_dim, s + t);
     }
-    for (int64_t t = 0; t < positions; t += kVectors * kLanes) {
-        score_tile<Q, kVectors, T>(k + t, k_stride, next, q, head_dim, s + t);
+}
+template <int Q>
+void score_page(const float* k, const float* next, const float* const* q, int64_t head_dim, float* s) {
+    for (int64_t t = 0; t < kPageTokens; t += kScoreBlock) {
+        score_tile<Q, kScoreVectors>(k + t * head_dim, kScoreBlock, next, q, head_dim, s + t);
     }
 }
 
 template <class T, int Q = 1>
-void score_queries(int64_t n, const T* k, int64_t k_stride, const T* next, int64_t positions,
-                   const float* const* q, int64_t head_dim, float* s) {
+void score_queries(int64_t n, const T* k, const T* next, const float* const* q, int64_t head_dim, float* s) {
     if (n == Q) {
-        score_positions<Q, T>(k, k_stride, next, positions, q, head_dim, s);
+        score_page<Q>(k, next, q, head_dim, s);
     } else if constexpr (Q < kTileQueries) {
-        score_queries<T, Q + 1>(n, k, k_stride, next, positions, q, head_dim, s);
+        score_queries<T, Q + 1>(n, k, next, q, head_dim, s);
     }
 }
 

@@ -80,7 +80,7 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
             matmul_scratch_[i] = AlignedBuffer(program.matmul_scratch);
         }
     }
-    prepare(threads_);
+    prepare();
     const size_t count = program.instructions.size();
     if (profiling) profile.resize(count, 0);
     pool.run([&](int thread) {
@@ -104,7 +104,7 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
 }
 
 // Everything about the batch that instructions share.
-void Executor::prepare(int64_t threads) {
+void Executor::prepare() {
     const Program& program = *program_;
     const Batch& batch = *batch_;
     tiles_.clear();
@@ -148,7 +148,7 @@ void Executor::prepare(int64_t threads) {
     for (size_t i = 0; i < count; ++i) {
         counts_[i] = chunks(program.instructions[i]);
         const auto* layer = std::get_if<AttentionLayer>(&program.instructions[i]);
-        if (threads == 1 || !layer || attention_parts(*layer) == 1) continue;
+        if (!layer || attention_parts(*layer) == 1) continue;
         const size_t units = tiles_.size() * layer->n_kv_heads;
         shared = std::max(shared, units);
         partials = std::max(partials, units * partial_stride(*layer));
@@ -169,6 +169,7 @@ size_t Executor::partial_stride(const AttentionLayer& layer) const {
 }
 
 int64_t Executor::attention_parts(const AttentionLayer& layer) const {
+    if (threads_ == 1) return 1;
     const int64_t units = static_cast<int64_t>(tiles_.size()) * layer.n_kv_heads;
     int64_t most = 0;
     for (const Segments& segments : segments_[layer.group])

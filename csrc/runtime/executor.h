@@ -58,7 +58,7 @@ class Executor {
     cpu::QuantizedRows quantized(int buffer) const;
     cpu::KvLayer kv_layer(int group, int layer) const;
 
-    void prepare(int64_t threads);
+    void prepare();
     int64_t chunks(const Instruction& instruction) const;
     // How many threads may share the segments of one tile and KV head: 1 where there are tiles enough.
     int64_t attention_parts(const AttentionLayer& layer) const;

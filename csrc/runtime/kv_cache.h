@@ -1,6 +1,7 @@
 // The pages of a model: one pool per layer group. Which page holds what is decided above (ollamapy/engine).
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,10 @@ class KVCache {
     const std::vector<int64_t>& pages() const { return pages_; }
     uint8_t* pool(int group) const { return pools_[group].as<uint8_t>(); }
     int64_t stride(int group) const { return strides_[group]; }  // bytes from page to page
+    void copy_page(int group, int64_t from, int64_t to) const {
+        const int64_t n = strides_[group];
+        std::copy_n(pool(group) + from * n, n, pool(group) + to * n);
+    }
     // Whether the pages are those that a program's layer groups ask for.
     bool fits(const Program& program) const {
         if (program.groups.size() != pages_.size()) return false;

@@ -145,14 +145,23 @@ void Runner::check(const Program& program, const KVCache& cache, std::vector<Ste
 }
 
 uint64_t Runner::submit(std::shared_ptr<const Program> program, std::shared_ptr<const KVCache> cache,
-                        std::vector<StepItem> items, bool want_logits) {
+                        std::vector<StepItem> items, bool want_logits, std::vector<PageCopy> copies) {
     check(*program, *cache, items, want_logits);
+    for (const PageCopy& copy : copies) {
+        const auto& pages = cache->pages();
+        const bool known = copy.group >= 0 && copy.group < static_cast<int64_t>(pages.size());
+        if (!known || std::min(copy.from, copy.to) < 0 || std::max(copy.from, copy.to) >= pages[copy.group]) {
+            throw InvalidError("a copy of page " + std::to_string(copy.from) + " to " +
+                               std::to_string(copy.to) + " of group " + std::to_string(copy.group));
+        }
+    }
     uint64_t number;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (closing_) throw InvalidError("the device thread has ended");
         number = ++submitted_;
-        queue_.push_back({number, std::move(program), std::move(cache), std::move(items), want_logits});
+        queue_.push_back(
+            {number, std::move(program), std::move(cache), std::move(items), want_logits, std::move(copies)});
     }
     wake_.notify_one();
     return number;
@@ -221,6 +230,8 @@ StepResult Runner::run(Step& step) {
     result.started = monotonic();
     try {
         const Program& program = *step.program;
+        for (const PageCopy& copy : step.copies)
+            step.cache->copy_page(static_cast<int>(copy.group), copy.from, copy.to);
         Batch batch;
         for (size_t i = 0; i < step.items.size(); ++i) {
             const StepItem& item = step.items[i];

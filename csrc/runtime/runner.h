@@ -73,6 +73,11 @@ struct StepItem {
     std::vector<std::vector<int32_t>> pages;  // by group, as they were when the step was planned
 };
 
+// A page of a group to be copied before a step runs: a text that begins like another goes on by itself.
+struct PageCopy {
+    int64_t group, from, to;
+};
+
 struct ItemSample {
     int64_t item;
     Sample sample;
@@ -101,7 +106,7 @@ class Runner {
 
     // Queue a step. Throws InvalidError for one that does not fit the program or whose pages are missing.
     uint64_t submit(std::shared_ptr<const Program> program, std::shared_ptr<const KVCache> cache,
-                    std::vector<StepItem> items, bool want_logits);
+                    std::vector<StepItem> items, bool want_logits, std::vector<PageCopy> copies = {});
     std::vector<StepResult> drain();  // what is ready
     std::vector<StepResult> wait();   // everything submitted
     void close();
@@ -117,6 +122,7 @@ class Runner {
         std::shared_ptr<const KVCache> cache;
         std::vector<StepItem> items;
         bool want_logits;
+        std::vector<PageCopy> copies;
     };
 
     void work();

@@ -26,12 +26,17 @@ int64_t row_bytes(const TensorInfo& tensor) {
 
 const TensorInfo& Weights::info(const std::string& name) const {
     const TensorInfo* tensor = file_->tensor(name);
+    if (!tensor && adapter_) tensor = adapter_->tensor(name);
     if (!tensor) throw FileError("tensor '" + name + "' is missing");
     if (!dtype_info(tensor->type_id)) {
         throw FileError("tensor '" + name + "' has type " + std::to_string(tensor->type_id) +
                         ", which is not supported");
     }
     return *tensor;
+}
+
+const GGUFFile& Weights::file_of(const TensorInfo& tensor) const {
+    return file_->tensor(tensor.name) == &tensor ? *file_ : *adapter_;
 }
 
 std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
@@ -101,11 +106,13 @@ void Weights::repack(const std::vector<Chunk>& chunks, std::atomic<size_t>& next
         // While this chunk is repacked the system reads what the threads come to next.
         if (const size_t ahead = i + kChunksAhead; ahead < chunks.size()) {
             const auto& [of, first, count] = chunks[ahead];
-            file_->read_ahead(*of->tensor, first * row_bytes(*of->tensor), count * row_bytes(*of->tensor));
+            file_of(*of->tensor)
+                .read_ahead(*of->tensor, first * row_bytes(*of->tensor), count * row_bytes(*of->tensor));
         }
         const auto& [of, first, count] = chunks[i];
         const TensorInfo& tensor = *of->tensor;
-        file_->read(tensor, first * row_bytes(tensor), count * row_bytes(tensor), bytes.as<uint8_t>());
+        file_of(tensor).read(tensor, first * row_bytes(tensor), count * row_bytes(tensor),
+                             bytes.as<uint8_t>());
         cpu::pack_rows(of->matrix->view.type, of->matrix->view.cols, bytes.as<uint8_t>(), first, count,
                        of->packed);
     }
@@ -128,7 +135,7 @@ std::shared_ptr<const std::vector<float>> Weights::vector(const std::string& nam
     if (const auto found = vectors_.find(name); found != vectors_.end()) return found->second;
     const TensorInfo& tensor = info(name);
     std::vector<uint8_t> bytes(tensor.nbytes);
-    file_->read(tensor, 0, tensor.nbytes, bytes.data());
+    file_of(tensor).read(tensor, 0, tensor.nbytes, bytes.data());
     auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(tensor.elements()));
     dequantize(static_cast<DType>(tensor.type_id), bytes.data(), values->data(), tensor.elements());
     return vectors_[name] = std::move(values);

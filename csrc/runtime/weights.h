@@ -26,8 +26,10 @@ struct Matrix {
 
 class Weights {
   public:
-    Weights(std::shared_ptr<const GGUFFile> file, std::shared_ptr<Device> device)
-        : file_(std::move(file)), device_(std::move(device)) {}
+    // adapter, which may be null, is a second file whose tensors are found under their names too.
+    Weights(std::shared_ptr<const GGUFFile> file, std::shared_ptr<Device> device,
+            std::shared_ptr<const GGUFFile> adapter = nullptr)
+        : file_(std::move(file)), adapter_(std::move(adapter)), device_(std::move(device)) {}
 
     const GGUFFile& file() const { return *file_; }
     const std::shared_ptr<Device>& device() const { return device_; }
@@ -64,7 +66,11 @@ class Weights {
     // Claims chunks until there are none.
     void repack(const std::vector<Chunk>& chunks, std::atomic<size_t>& next, int64_t buffer_bytes) const;
 
+    // The file that an entry belongs to.
+    const GGUFFile& file_of(const TensorInfo& tensor) const;
+
     std::shared_ptr<const GGUFFile> file_;
+    std::shared_ptr<const GGUFFile> adapter_;
     std::shared_ptr<Device> device_;
     mutable std::mutex mutex_;
     std::shared_ptr<const AlignedBuffer> slab_;

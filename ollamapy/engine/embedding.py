@@ -71,6 +71,7 @@ class EmbeddingLane:
         self.cache = cache
         self.want_logits = pooling is not None
         self.blocks = blocks
+        self.copies: list[tuple[int, int, int]] = []  # none: nothing is shared
         self._step_rows = step_rows
         self._max_outputs = max_outputs
         self._new_sequence = new_sequence

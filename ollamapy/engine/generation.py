@@ -1,4 +1,4 @@
-"""Requests that are being answered: their state, and the queue of one model."""
+"""One request that is being answered: its state from arrival to the last delta."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ollamapy.engine.blocks import BlockManager, BlockTable
+from ollamapy.engine.blocks import BlockManager, BlockTable, Match
 from ollamapy.engine.constrained import TokenMasks, Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
-from ollamapy.scheduler.batch import plan_batch
-from ollamapy.types import Delta, DoneReason, EngineError, Usage
+from ollamapy.types import Delta, DoneReason, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,7 @@ class Generation:
     def __init__(
         self,
         arrival: int,
+        client: str,
         prompt: list[int],
         limits: Limits,
         stream: TextStream,
@@ -53,13 +52,13 @@ class Generation:
         masks: TokenMasks | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """new_sequence(tokens, branch) makes the core's sequence; a new branch draws other random numbers.
-        masks: of an answer that a grammar constrains, the first one ready; wake() is called when a later one
-        has come."""
+        """client: who asks, for fairness. new_sequence(tokens, branch) makes the core's sequence; a new branch
+        draws other random numbers. masks: of an answer that a grammar constrains, the first one ready;
+        wake() is called when a later one has come."""
         self.arrival = arrival
+        self.client = client
         self.limits = limits
         self.tokens = prompt
-        self.in_flight = 0
         self.outcome: BaseException | None = None
         self.finished = False
         self.usage = Usage(prompt_tokens=len(prompt))
@@ -77,17 +76,17 @@ class Generation:
         self._first_token: float | None = None
         self._shifts = 0
         self.sampled = 0
-        self.discard = False  # what is in flight is worth nothing: it built on a step that failed
+        self.epoch = 0  # what was planned in an earlier one is worth nothing
         self._begin()
 
     def _begin(self) -> None:
         self.sequence = self._new_sequence(self.tokens, self._shifts)
-        self.table: BlockTable = self._blocks.table(self.sequence)
+        self.table: BlockTable = self._blocks.table(self.sequence, self.tokens)
         self.planned = 0
         self.computed = 0
         self.length = len(self.tokens)
         self.to_sample = self.sampled
-        self.discard = False
+        self.epoch += 1
         if self._masks is not None and self._masks.ready:
             self._deliver(self._masks.mask)
 
@@ -97,27 +96,45 @@ class Generation:
     def remaining(self) -> int:
         if self.finished or self.to_sample >= self.limits.num_predict or self.length >= self.limits.num_ctx:
             return 0
-        if self._masks is not None and (self.discard or (self._late and not self._masks.ready)):
+        if self._masks is not None and self._late and not self._masks.ready:
             return 0
         return self.length - self.planned
 
+    @property
+    def prefilling(self) -> bool:
+        """Whether the row to be planned next is one of a token that is known."""
+        return self.planned < len(self.tokens)
+
+    def attach(self, match: Match) -> None:
+        """Go on behind what others have computed."""
+        done = self._blocks.attach(self.table, match)
+        if self._first_step is None:
+            self.usage.cached_tokens += done - self.planned
+        if self.computed == self.planned:
+            self.computed = done
+        self.planned = done
+
     def plan(self, rows: int) -> Item:
         """The next rows as an item of a step; the last one of what there is gets sampled."""
-        item = Item(self, self.planned, rows, int(rows == self.remaining))
+        item = Item(self, self.table, self.epoch, self.planned, rows, int(rows == self.remaining))
+        self._blocks.commit(self.table, self.planned)
+        prefilling = self.prefilling
         self.planned += rows
+        self._blocks.commit(self.table, self.planned, exchange=False)
+        if prefilling and item.outputs:
+            self._blocks.offer(self.table, self.planned)
         self.length += item.outputs
         self.to_sample += item.outputs
-        self.in_flight += 1
         return item
 
     # Results
 
     def receive(self, item: Item, sample: CoreSample | None, result: CoreResult) -> None:
         """The outcome of a planned item. What comes after the end, one token at most, is dropped."""
-        self.in_flight -= 1
-        if self.discard or self.finished:
+        self._blocks.confirm(item.table, item.start + item.rows)
+        if item.stale:
             return
-        self.computed += item.rows
+        self.computed = item.start + item.rows
         if self._first_step is None:
             self._first_step = result.started
         if sample is None:
@@ -145,22 +162,19 @@ class Generation:
         elif self.sampled >= self.limits.num_predict or (self._at_end and not self.limits.shift):
             self._end("length")
 
-    def postpone(self, item: Item) -> None:
-        """A planned item whose mask did not come in time: its last row is computed once more, when all that
-        was planned on it has come back."""
-        self.in_flight -= 1
-        if self.discard or self.finished:
+    def postpone(self, item: Item, result: CoreResult) -> None:
+        """A planned item whose mask did not come in time: its last row is computed once more, when the mask is
+        there. What was planned on it is dropped."""
+        self._blocks.confirm(item.table, item.start + item.rows)
+        if item.stale:
             return
-        self.computed += item.rows - 1
+        if self._first_step is None:
+            self._first_step = result.started
         self._late = True
-        self.discard = True
-
-    def rewind(self) -> None:
-        """Plan on from what has come back, after a postponed item."""
-        self.planned = self.computed
+        self.epoch += 1
+        self.planned = self.computed = item.start + item.rows - 1
         self.length = len(self.tokens)
         self.to_sample = self.sampled
-        self.discard = False
 
     def _deliver(self, mask: Words) -> None:
         self.sequence.set_mask(len(self.tokens), mask)
@@ -177,23 +191,23 @@ class Generation:
 
     @property
     def full(self) -> bool:
-        """The window is full and everything that was in flight has come back."""
-        return self._at_end and not self.finished and not self.in_flight
+        """The window is full. Nothing is in flight then: no row is planned that would be the last one."""
+        return self._at_end and not self.finished
 
     def shift(self) -> None:
         """Go on with the kept tokens and the newer half as a new sequence: pages are never moved."""
-        self._blocks.release(self.table)
+        self._blocks.release(self.table, self.computed)
         self.tokens = shortened(self.tokens, self.limits)
         self._shifts += 1
         self._begin()
 
     def restart(self) -> None:
-        """Back to the queue with the tokens that are known; they are computed again, with the same bits."""
-        self._blocks.release(self.table)
+        """Begin anew with the tokens that are known: the same bits come of them. What is in flight is lost."""
+        self._blocks.release(self.table, self.computed)
         self._begin()
 
     def release(self) -> None:
-        self._blocks.release(self.table)
+        self._blocks.release(self.table, self.computed)
 
     # The way out
 
@@ -250,160 +264,30 @@ class Item:
     """Rows of one sequence in one step."""
 
     owner: Generation
+    table: BlockTable  # the owner's when this was planned; it may have begun anew since
+    epoch: int
     start: int
     rows: int
     outputs: int
 
     @property
     def core(self) -> tuple[CoreSequence, int, int, int]:
-        return (self.owner.sequence, self.start, self.rows, self.outputs)
-
-
-class GenerationLane:
-    """The requests of one model: waiting, running, and leaving once their last step is over."""
-
-    want_logits = False
-
-    def __init__(
-        self, program: Any, cache: Any, blocks: BlockManager, prefill_rows: int, max_sequences: int
-    ) -> None:
-        self.program = program
-        self.cache = cache
-        self.blocks = blocks
-        self._prefill_rows = prefill_rows
-        self._max_sequences = max_sequences
-        self._running: list[Generation] = []  # both in order of arrival
-        self._waiting: list[Generation] = []
-        self._preempted: list[Generation] = []  # on their way back to the queue
-        self.preemptions = 0
-        self._leaving: list[Generation] = []  # finished, with a step in flight
+        return (self.table.sequence, self.start, self.rows, self.outputs)
 
     @property
-    def running(self) -> int:
-        return len(self._running)
+    def stale(self) -> bool:
+        """Its owner ended, or began anew: what comes of it is dropped."""
+        return self.owner.finished or self.owner.epoch != self.epoch
 
     @property
-    def waiting(self) -> int:
-        return len(self._waiting) + len(self._preempted)
-
-    def add(self, request: Generation) -> None:
-        self._enqueue(request)
-
-    def cancel(self, request: Generation) -> None:
-        """Take a request out at once; its pages follow when no step reads them any more."""
-        request.abandon()
-        self._settle()
-
-    def fail(self, error: BaseException) -> None:
-        """Fail everything that is waiting or running."""
-        for request in [*self._waiting, *self._running, *self._preempted]:
-            request.fail(error)
-        self._settle()
-
-    # For the step loop
-
-    def plan(self) -> list[Item]:
-        """The items of the next step, none when there is nothing to do."""
-        plan = plan_batch(self._running, self._waiting, self, self._prefill_rows, self._max_sequences)
-        for request in plan.admitted:
-            self._waiting.remove(request)
-            self._running.append(request)
-        self._running.sort(key=_arrival)
-        return [request.plan(rows) for request, rows in plan.items]
-
-    def finish(self, items: Sequence[Item], result: CoreResult) -> None:
-        """Hand out the outcome of a step."""
-        samples = {sample.item: sample for sample in result.samples}
-        errors = dict(result.item_errors)
-        late = set(result.late)
-        for i, item in enumerate(items):
-            if i in late:
-                item.owner.postpone(item)
-                continue
-            if i in errors and not item.owner.discard:
-                item.owner.fail(EngineError(errors[i]))
-            item.owner.receive(item, samples.get(i), result)
-        self._settle()
-
-    def failed(self, items: Sequence[Item], error: str) -> None:
-        """A step ended in an error. Who was in it fails, unless a step before it had failed already: then
-        this one was doomed by its company, and the others are computed again."""
-        doomed = any(item.owner.outcome is not None or item.owner.discard for item in items)
-        for item in items:
-            request = item.owner
-            request.in_flight -= 1
-            if request.finished:
-                continue
-            if doomed:
-                request.discard = True
-                self._preempt(request)
-            else:
-                request.fail(EngineError(error))
-        self._settle()
-
-    # What the policy asks
+    def postponed(self) -> bool:
+        """It was planned on a token that has not been drawn."""
+        return self.owner.epoch != self.epoch and self.owner.table is self.table
 
     @property
-    def reclaiming(self) -> bool:
-        return bool(self._preempted)
-
-    def admit(self, candidate: Generation) -> bool:
-        """Room for its prompt and one more page each for those who run already."""
-        need = self._need(candidate)
-        for group, free in enumerate(self.blocks.free):
-            promised = need[group]
-            for request in self._running:
-                promised += max(1, self._need(request)[group] - request.table.held(group))
-            if promised > free and (self._running or need[group] > free):
-                return False
-        return True
-
-    def grow(self, candidate: Generation, rows: int) -> bool:
-        return self.blocks.grow(candidate.table, candidate.planned + rows)
-
-    def preempt(self, candidate: Generation) -> None:
-        self._preempt(candidate)
-        self._settle()
-
-    def _need(self, request: Generation) -> tuple[int, ...]:
-        return self.blocks.need(request.length, self._prefill_rows)
-
-    def _preempt(self, request: Generation) -> None:
-        if request in self._running:
-            self._running.remove(request)
-            self._preempted.append(request)
-            self.preemptions += 1
-
-    def _enqueue(self, request: Generation) -> None:
-        self._waiting.append(request)
-        self._waiting.sort(key=_arrival)
-
-    def _settle(self) -> None:
-        """Move everyone to where the last results put them."""
-        self._waiting = [r for r in self._waiting if not r.finished]
-        for group in (self._running, self._preempted):
-            for request in [r for r in group if r.finished]:
-                group.remove(request)
-                self._leaving.append(request)
-        for request in [r for r in self._leaving if not r.in_flight]:
-            self._leaving.remove(request)
-            request.release()
-        for request in [r for r in self._preempted if not r.in_flight]:
-            self._preempted.remove(request)
-            if request.full:
-                request.shift()
-            else:
-                request.restart()
-            self._enqueue(request)
-        for request in self._running:
-            if request.full:
-                request.shift()
-            elif request.discard and not request.in_flight:
-                request.rewind()
-
-
-def _arrival(request: Generation) -> int:
-    return request.arrival
+    def seen(self) -> int:
+        """Positions that its rows see, summed over the rows."""
+        return self.rows * self.start + self.rows * (self.rows + 1) // 2
 
 
 def _nanoseconds(start: float, end: float) -> int:

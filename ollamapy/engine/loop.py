@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -33,6 +33,9 @@ class Lane(Protocol):
     def cache(self) -> Any: ...
     @property
     def want_logits(self) -> bool: ...
+    @property
+    def copies(self) -> list[tuple[int, int, int]]:
+        """(group, from, to): pages to be copied before its next step. Who submits that empties the list."""
 
     def plan(self) -> Sequence[Any]:
         """The items of its next step; empty when it has nothing to do."""
@@ -45,14 +48,33 @@ class Lane(Protocol):
         """Fail everything that is queued or running."""
 
 
+class _Share:
+    """How much of the device a lane has had."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.busy = False
+        self._expected: deque[float] = deque()  # of the steps in flight
+        self._usual = 0.0
+
+    def launched(self) -> None:
+        self._expected.append(self._usual)
+        self.seconds += self._usual
+
+    def landed(self, seconds: float) -> None:
+        self.seconds += seconds - self._expected.popleft()
+        self._usual = seconds
+
+
 class StepLoop:
-    """Runs the steps of all lanes on one device, taking turns."""
+    """Runs the steps of all lanes on one device, each its share of the time."""
 
     def __init__(self, runner: CoreRunner, ahead: int = 2) -> None:
         """ahead: steps submitted and not finished, the running one included."""
         self._runner = runner
         self._ahead = ahead
-        self._lanes: list[Lane] = []  # the next to be asked first
+        self._lanes: list[Lane] = []
+        self._shares: dict[Lane, _Share] = {}
         self._flying: dict[int, tuple[Lane, Sequence[StepItem]]] = {}
         self._wake = asyncio.Event()
         self._landed = asyncio.Event()
@@ -75,6 +97,7 @@ class StepLoop:
 
     def add(self, lane: Lane) -> None:
         self._lanes.append(lane)
+        self._shares[lane] = _Share()
 
     async def remove(self, lane: Lane, error: BaseException) -> None:
         """Fail what a lane has and wait until no step of it is in flight."""
@@ -84,6 +107,7 @@ class StepLoop:
         while any(flying is lane for flying, _ in self._flying.values()):
             self._landed.clear()
             await self._landed.wait()
+        self._shares.pop(lane, None)
 
     def wake(self) -> None:
         """There is new work."""
@@ -105,6 +129,8 @@ class StepLoop:
     def _collect(self) -> None:
         for result in self._runner.drain():
             lane, items = self._flying.pop(result.step)
+            if lane in self._shares:
+                self._shares[lane].landed(result.ended - result.started)
             if result.error is None:
                 lane.finish(items, result)
             else:
@@ -114,11 +140,18 @@ class StepLoop:
 
     def _submit(self) -> None:
         while len(self._flying) < self._ahead:
-            for lane in list(self._lanes):
+            # Who had least of the device goes next; one that comes back starts level with those who stayed.
+            lanes = sorted(self._lanes, key=lambda lane: self._shares[lane].seconds)
+            level = min(
+                (self._shares[lane].seconds for lane in lanes if self._shares[lane].busy), default=None
+            )
+            for lane in lanes:
+                share = self._shares[lane]
                 items = lane.plan()
+                if items and not share.busy and level is not None:
+                    share.seconds = level
+                share.busy = bool(items)
                 if items:
-                    self._lanes.remove(lane)  # to the end of the line
-                    self._lanes.append(lane)
                     self._launch(lane, items)
                     break
             else:
@@ -127,10 +160,12 @@ class StepLoop:
     def _launch(self, lane: Lane, items: Sequence[StepItem]) -> None:
         try:
             core = [item.core for item in items]
-            step = self._runner.submit(lane.program, lane.cache, core, lane.want_logits)
+            step = self._runner.submit(lane.program, lane.cache, core, lane.want_logits, lane.copies)
         except (ValueError, MemoryError, RuntimeError) as error:
             log.exception("a step was refused")
             lane.failed(items, str(error))
             return
+        lane.copies.clear()
         self._flying[step] = (lane, items)
+        self._shares[lane].launched()
         self.steps_by_rows[sum(rows for _, _, rows, _ in core)] += 1

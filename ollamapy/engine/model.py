@@ -17,7 +17,8 @@ from ollamapy import _core
 from ollamapy.engine.blocks import BlockManager
 from ollamapy.engine.constrained import Grammars
 from ollamapy.engine.embedding import EmbeddingLane, Text
-from ollamapy.engine.generation import Generation, GenerationLane, Limits, shortened
+from ollamapy.engine.generation import Generation, Limits, shortened
+from ollamapy.engine.lane import GenerationLane
 from ollamapy.engine.loop import StepLoop
 from ollamapy.engine.memory import plan_pages
 from ollamapy.engine.ports import CoreSequence
@@ -25,6 +26,7 @@ from ollamapy.engine.stream import TextStream
 from ollamapy.models import check
 from ollamapy.models.architecture import Architecture
 from ollamapy.models.bert import Bert
+from ollamapy.models.lora import Adapter, new_graph, read_adapter
 from ollamapy.types import ContextLengthError, Delta, EngineError, GenerationRequest, RequestError
 
 ANSWER_LIMIT = 10  # times num_ctx: no answer is longer
@@ -39,6 +41,7 @@ class Settings:
     prefill_rows: int = 256  # prompt rows in a step, beside the decoding ones
     max_sequences: int = 64  # requests of a model that run at once; the others wait
     kv_memory: int = 1 << 30  # bytes of the KV pages of a model
+    prefix_cache: bool = True  # whether requests share the pages of equal beginnings
     kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
@@ -50,19 +53,24 @@ class Parts:
     architecture: Architecture
     tokenizer: _core.Tokenizer
     weights: _core.Weights
+    adapter: Adapter | None
     program: _core.Program
 
+    def graph(self) -> _core.Graph:
+        return new_graph(self.weights, self.adapter)
 
-def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
+
+def read_parts(path: str, device: _core.Device, settings: Settings, adapter_path: str = "") -> Parts:
     """Check a file, read its weights, compile its main program: the generating one, or that of an embedding
-    model.
+    model. adapter_path, if not empty, is a LoRA that is applied.
 
     Raises UnsupportedModelError before a weight is read, GGUFError, OSError, MemoryError.
     """
     file = _core.GGUFFile(path)
     architecture = check(file)
-    weights = _core.Weights(file, device)
-    graph = _core.Graph(weights)
+    adapter = read_adapter(_core.GGUFFile(adapter_path), file) if adapter_path else None
+    weights = _core.Weights(file, device, None if adapter is None else adapter.file)
+    graph = new_graph(weights, adapter)
     with ThreadPoolExecutor(1) as side:  # the vocabulary beside the weights, neither with the GIL
         tokenizer = side.submit(_core.Tokenizer, file)
         if isinstance(architecture, Bert):
@@ -73,7 +81,7 @@ def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
             rows = settings.prefill_rows + settings.max_sequences
             logits = architecture.logits(graph)
             program = graph.compile(logits, rows, settings.max_sequences, settings.kv_type)
-        return Parts(file, architecture, tokenizer.result(), weights, program)
+        return Parts(file, architecture, tokenizer.result(), weights, adapter, program)
 
 
 class Model:
@@ -102,7 +110,8 @@ class Model:
             pages = -(-program.max_rows // _core.PAGE_TOKENS) + program.max_outputs
             self._embedding = self._embedding_lane(program, [pages], program.max_rows, None)
         else:
-            cache, blocks = self._pool(parts.program, self._plan(parts.program, settings.max_sequences))
+            counts = self._plan(parts.program, settings.max_sequences)
+            cache, blocks = self._pool(parts.program, counts, settings.prefix_cache)
             self._generation = GenerationLane(
                 parts.program, cache, blocks, settings.prefill_rows, settings.max_sequences
             )
@@ -162,6 +171,7 @@ class Model:
         )
         job = Generation(
             next(_arrivals),
+            request.client,
             prompt,
             limits,
             stream,
@@ -263,7 +273,7 @@ class Model:
                 rows = self._settings.prefill_rows
 
                 def compile_program() -> _core.Program:
-                    graph = _core.Graph(parts.weights)
+                    graph = parts.graph()
                     hidden = parts.architecture.hidden(graph)
                     return graph.compile(hidden, rows, rows, self._settings.kv_type)
 
@@ -306,9 +316,12 @@ class Model:
             _core.PAGE_TOKENS,
         )
 
-    def _pool(self, program: _core.Program, pages: list[int]) -> tuple[_core.KVCache, BlockManager]:
+    def _pool(
+        self, program: _core.Program, pages: list[int], reuse: bool = False
+    ) -> tuple[_core.KVCache, BlockManager]:
         cache = _core.KVCache(program, pages)
-        blocks = BlockManager([group.window for group in program.groups], pages, _core.PAGE_TOKENS)
+        windows = [group.window for group in program.groups]
+        blocks = BlockManager(windows, pages, _core.PAGE_TOKENS, reuse)
         self._pools.append((program, blocks))
         return cache, blocks
 

@@ -52,7 +52,12 @@ class CoreResult(Protocol):
 class CoreRunner(Protocol):
     def fileno(self) -> int: ...
     def submit(
-        self, program: Any, cache: Any, items: list[tuple[Any, int, int, int]], want_logits: bool = False
+        self,
+        program: Any,
+        cache: Any,
+        items: list[tuple[Any, int, int, int]],
+        want_logits: bool = False,
+        copies: list[tuple[int, int, int]] = ...,
     ) -> int: ...
     def drain(self) -> Sequence[CoreResult]: ...
 

@@ -24,6 +24,7 @@ from ollamapy.server.decode import read_request
 from ollamapy.server.dialect_errors import error_value
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.options import merge_options
 from ollamapy.server.service import Service, Timing
@@ -64,7 +65,7 @@ class Writer:
 
     def events(self, reply: Reply) -> list[Event]:
         found: list[Event] = []
-        for piece in reply.pieces:
+        for piece in reply.whole_pieces:
             if isinstance(piece, ToolCall):
                 if self.calls == 0 or self.parallel:
                     found += self._call(piece)
@@ -189,7 +190,7 @@ async def _conversation(
             relax_thinking=True,
             grammar=grammar,
             forced=tool_choice.grammar is not None,
-            client=request.remote or "",
+            client=client_of(request, service.settings.api_keys),
             timing=timing,
         ),
     )

@@ -90,6 +90,13 @@ class Reply:
     context: list[int] | None = None  # prompt and answer, for a Question that is not raw
 
     @property
+    def whole_pieces(self) -> list[Piece]:
+        """The pieces without the text of a call that was cut: not a call, and nothing that anybody said."""
+        if not self.unfinished_call:
+            return self.pieces
+        return [piece for piece in self.pieces if not isinstance(piece, Content)]
+
+    @property
     def content(self) -> str:
         return "".join(piece.text for piece in self.pieces if isinstance(piece, Content))
 

@@ -148,6 +148,8 @@ def convert(body: bytes, kind: type[T]) -> T:
 
 async def read_request(request: web.Request, kind: type[T]) -> T:
     """Read and decode the body of a request, off the event loop when it is large. Raises BodyError."""
+    if request.content_length is not None and request.content_length > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length)
     body = await request.read()
     if len(body) < _LARGE:
         return convert(body, kind)

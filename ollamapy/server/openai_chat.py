@@ -21,6 +21,7 @@ from ollamapy.server.dialect_errors import error_value
 from ollamapy.server.encode import logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.openai_requests import (
     ChatCompletionRequest,
@@ -149,7 +150,7 @@ class Writer:
         """A reply as chunks, one for each run of pieces of a kind."""
         found: list[Event] = []
         logprobs = self.entries(reply.logprobs)
-        deltas = [self._delta(piece, state) for piece in self.kept(reply.pieces, state)]
+        deltas = [self._delta(piece, state) for piece in self.kept(reply.whole_pieces, state)]
         if logprobs and not deltas:
             deltas = [{"content": ""}]
         for delta in deltas:
@@ -233,7 +234,7 @@ async def _collect(conversations: list[Conversation], writer: Writer) -> dict[st
     async with aclosing(merged(conversations)) as replies:
         async for index, reply in replies:
             state = states[index]
-            kept = writer.kept(reply.pieces, state)
+            kept = writer.kept(reply.whole_pieces, state)
             state.pieces += kept
             state.calls += sum(isinstance(piece, ToolCall) for piece in kept)
             state.logprobs += writer.entries(reply.logprobs)
@@ -285,7 +286,7 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
                 forced=tool_choice.grammar is not None,
                 branch=branch,
                 logprobs=count,
-                client=request.remote or "",
+                client=client_of(request, service.settings.api_keys),
                 timing=timing,
             ),
         )

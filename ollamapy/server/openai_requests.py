@@ -120,14 +120,10 @@ def go_type(value: Any) -> str:
     return names.get(type(value), "map[string]interface {}")
 
 
-def stops(value: Any) -> list[str]:
-    """`stop`: a text or a list of texts. Raises RequestError."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [value]
+def stops(value: Any) -> list[str] | None:
+    """`stop`: a text or a list of texts; None: the model's own. Raises RequestError."""
     if not isinstance(value, list):
-        raise RequestError(f"invalid type for 'stop' field: {go_type(value)}")
+        return [value] if isinstance(value, str) else None
     for item in value:
         if not isinstance(item, str):
             raise RequestError(f"invalid type for 'stop' field: {go_type(item)}")
@@ -144,8 +140,11 @@ def options_of(asked: ChatCompletionRequest | CompletionRequest, max_tokens: int
         "frequency_penalty": asked.frequency_penalty,
         "presence_penalty": asked.presence_penalty,
     }
-    if asked.stop is not None:
+    if isinstance(asked, CompletionRequest):
         options["stop"] = stops(asked.stop)
+    elif isinstance(asked.stop, (str, list)):  # chat takes what of it is text
+        listed = [asked.stop] if isinstance(asked.stop, str) else asked.stop
+        options["stop"] = [item for item in listed if isinstance(item, str)]
     return options
 
 

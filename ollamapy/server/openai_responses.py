@@ -19,6 +19,7 @@ from ollamapy.server.dialect_errors import failure
 from ollamapy.server.encode import logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.openai_chat import number
 from ollamapy.server.openai_requests import effort_think
@@ -141,7 +142,7 @@ class Writer:
         """A reply as events, the closing ones of the last not among them."""
         found: list[Event] = []
         entries = [logprob_entry(entry, self.with_top) for entry in reply.logprobs]
-        for piece in reply.pieces:
+        for piece in reply.whole_pieces:
             if isinstance(piece, ToolCall):
                 if self._calls == 0 or self.asked.parallel_tool_calls:
                     found += self._call(piece)
@@ -315,7 +316,7 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
     if not asked.model:
         raise RequiredError("model is required")
     model = await find_model(service.store, asked.model)
-    wants = "message.output_text.logprobs" in asked.include or asked.top_logprobs > 0
+    wants = "message.output_text.logprobs" in asked.include
     count = logprob_count(wants, asked.top_logprobs)
     tool_choice = await choose(tools, asked.tool_choice, asked.parallel_tool_calls)
     text_format = None if asked.text is None else asked.text.format
@@ -336,7 +337,7 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
             grammar=grammar,
             forced=tool_choice.grammar is not None,
             logprobs=count,
-            client=request.remote or "",
+            client=client_of(request, service.settings.api_keys),
             timing=timing,
         ),
     )

@@ -115,6 +115,17 @@ def test_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "kind", "complains"),
+    [("", "f16", False), ("f16", "f16", False), ("Q8_0", "q8_0", False), ('"q4_0"', "q4_0", False), ("q5_1", "f16", True)],
+)  # fmt: skip
+def test_kv_type(text: str, kind: str, complains: bool, caplog: pytest.LogCaptureFixture) -> None:
+    environment = {"OLLAMA_KV_CACHE_TYPE": text, "OLLAMA_FLASH_ATTENTION": "1"}
+    assert Settings.from_environment(environment).kv_type == kind
+    wanted = ["OLLAMA_KV_CACHE_TYPE=q5_1 is not one of f16, q8_0, q4_0, using f16"] if complains else []
+    assert [record.getMessage() for record in caplog.records] == wanted
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [("5m", 300), ("1h30m", 5400), ("-1.5s", -1.5), ("0", 0), ("100ms", 0.1), (".5s", 0.5), ("+2us", 2e-6)],
 )

@@ -1,7 +1,11 @@
-"""A server on the real engine with models that play their part in a tool loop."""
+"""Servers on the real engine for the clients: one with models that play their part in a tool loop, one with real
+models, of which one can be offered tools."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
+import warnings
 from collections.abc import Iterator
 
 import httpx
@@ -10,6 +14,18 @@ import pytest
 from ollamapy.engine.engine import Engine
 from tests.clients.scripted_model import build
 from tests.server.harness import RunningServer, add_gguf
+
+CHAT = "smollm2:135m"
+TOOLS = "smollm2-tools"
+EMBED = "all-minilm"
+
+_OFFERING = """{{- if .Tools }}<|im_start|>system
+Tools: {{ .Tools }}<|im_end|>
+{{ end }}{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}{{- range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>{{ end }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
 
 MODEL = "agent"
 CODER = "coder"
@@ -83,3 +99,25 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         assert response.json() == {"status": "success"}
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def live(server: RunningServer) -> RunningServer:
+    """The server, with TOOLS beside its other models: SmolLM2 with a template that has places for tools."""
+    body = {"model": TOOLS, "from": CHAT, "template": _OFFERING, "stream": False}
+    request = urllib.request.Request(
+        f"{server.url}/api/create", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        assert json.load(response)["status"] == "success"
+    return server
+
+
+@pytest.fixture
+def no_warnings() -> Iterator[None]:
+    """A client that warns of what it reads has read something it did not expect."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    texts = [str(w.message) for w in caught if issubclass(w.category, (UserWarning, RuntimeWarning))]
+    assert texts == []

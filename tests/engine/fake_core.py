@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 PAGE = 4  # tokens in a page
 END = 0  # the end token
+LOST = -7  # in a place that a failed step should have filled
 Rule = Callable[[list[int], int, int], int]  # (tokens so far, seed, position) -> next token
 
 
@@ -50,6 +51,7 @@ class FakeProgram:
 
     windows: tuple[int, ...] = (0,)
     rule: Rule = hashed
+    seconds: float = 0.0  # that a step takes
     max_rows: int = 10_000
     max_outputs: int = 10_000
     bidirectional: bool = False
@@ -90,6 +92,8 @@ class FakeStep:
     items: list[tuple[FakeSequence, int, int, int]]
     want_logits: bool
     tables: list[dict[tuple[int, int], int]]  # as they were when the step was submitted
+    copies: list[tuple[int, int, int]] = field(default_factory=list)
+    written: set[tuple[int, int, int]] = field(default_factory=set)
 
 
 class FakeRunner:
@@ -110,7 +114,12 @@ class FakeRunner:
         os.close(self._write)
 
     def submit(
-        self, program: Any, cache: Any, items: list[tuple[Any, int, int, int]], want_logits: bool = False
+        self,
+        program: Any,
+        cache: Any,
+        items: list[tuple[Any, int, int, int]],
+        want_logits: bool = False,
+        copies: Sequence[tuple[int, int, int]] = (),
     ) -> int:
         rows = sum(item[2] for item in items)
         outputs = sum(item[3] for item in items)
@@ -123,7 +132,7 @@ class FakeRunner:
                     if not 0 <= page < cache.pages[group]:
                         raise ValueError(f"no page for position {position} of group {group}")
         tables = [dict(item[0].pages) for item in items]
-        step = FakeStep(len(self.history), program, cache, list(items), want_logits, tables)
+        step = FakeStep(len(self.history), program, cache, list(items), want_logits, tables, list(copies))
         self.history.append(step)
         self.queue.append(step)
         return step.number
@@ -142,15 +151,26 @@ class FakeRunner:
         result.error = self.fail_step(step)
         if result.error is None:
             self._run(step, result)
-        result.ended = time.monotonic()
+        else:
+            self._lose(step)
+        result.ended = started + step.program.seconds if step.program.seconds else time.monotonic()
         self.done.append(result)
         os.write(self._write, b"x")
         return step
 
     def _run(self, step: FakeStep, result: FakeResult) -> None:
+        for group, source, target in step.copies:
+            for offset in range(PAGE):
+                content = step.cache.slots.pop((group, source, offset), None)
+                step.cache.slots.pop((group, target, offset), None)
+                if content is not None:
+                    step.cache.slots[group, source, offset] = content
+                    step.cache.slots[group, target, offset] = content
+        # As in the core, all rows are written before any is read, and nothing is written to a page twice.
+        failed = [self._write_pages(step, i) for i in range(len(step.items))]
         vectors: list[NDArray[np.float32]] = []
         for i in range(len(step.items)):
-            error = self._write_pages(step, i) or self.fail_item(step, i)
+            error = failed[i] or self.fail_item(step, i)
             if error is not None:
                 result.item_errors.append((i, error))
                 step.items[i][0].tokens.append(-1)  # a failed draw keeps its place
@@ -169,6 +189,13 @@ class FakeRunner:
         if vectors:
             result.output = np.stack(vectors)
 
+    def _lose(self, step: FakeStep) -> None:
+        for item, (_, start, count, _) in enumerate(step.items):
+            for group in range(len(step.program.windows)):
+                for position in range(start, start + count):
+                    page = step.tables[item][group, position // PAGE]
+                    step.cache.slots[group, page, position % PAGE] = LOST
+
     def _write_pages(self, step: FakeStep, item: int) -> str | None:
         sequence, start, count, outputs = step.items[item]
         end = start + count
@@ -177,6 +204,8 @@ class FakeRunner:
         for group in range(len(step.program.windows)):
             for position in range(start, end):
                 slot = (group, step.tables[item][group, position // PAGE], position % PAGE)
+                assert slot not in step.written, "two rows of a step write to one place"
+                step.written.add(slot)
                 step.cache.slots[slot] = sequence.tokens[position]
         return None
 
@@ -185,6 +214,8 @@ class FakeRunner:
         first = first_seen(position, step.program.windows[group])
         pages = [(group, table[group, p // PAGE], p % PAGE) for p in range(first, position + 1)]
         seen = [step.cache.slots[slot] for slot in pages]
+        if LOST in seen:
+            return seen  # planned before that was known: the answer is wrong if anyone uses it
         assert seen == sequence.tokens[first : position + 1], "a page was lost to another sequence"
         return seen
 

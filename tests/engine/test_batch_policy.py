@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ollamapy.scheduler.batch import plan_batch
 
@@ -12,17 +14,20 @@ class Request:
     arrival: int
     remaining: int
     pages: int = 0
-    name: str = ""
+    planned: int = 0
+    follows: bool = False
 
 
 class Pool:
-    """One page a row; preempted pages come back at once or after the steps in flight."""
+    """One page a row."""
 
-    def __init__(self, free: int, at_once: bool = True) -> None:
+    def __init__(self, free: int) -> None:
         self.free = free
-        self.at_once = at_once
-        self.reclaiming = False
         self.preempted: list[Request] = []
+        self.ran: list[Request] = []
+
+    def ready(self, candidate: Request) -> bool:
+        return not candidate.follows
 
     def admit(self, candidate: Request) -> bool:
         return candidate.remaining <= self.free
@@ -34,18 +39,40 @@ class Pool:
         candidate.pages += rows
         return True
 
+    def runs(self, candidate: Request) -> None:
+        self.ran.append(candidate)
+
     def preempt(self, candidate: Request) -> None:
         self.preempted.append(candidate)
-        if self.at_once:
-            self.free += candidate.pages
-        else:
-            self.reclaiming = True
+        self.free += candidate.pages
+
+
+class Rows:
+    """A budget of prompt rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.left = rows
+
+    def rows(self, position: int, most: int) -> int:
+        return min(self.left, most)
+
+    def spend(self, position: int, rows: int) -> None:
+        self.left -= rows
+
+
+def by_arrival(request: Request) -> int:
+    return request.arrival
 
 
 def plan(
-    running: list[Request], waiting: list[Request], pool: Pool | None = None, rows: int = 100, most: int = 8
+    running: list[Request],
+    waiting: list[Request],
+    pool: Pool | None = None,
+    rows: int = 100,
+    most: int = 8,
+    turn: Callable[[Request], Any] = by_arrival,
 ):
-    result = plan_batch(running, waiting, pool or Pool(10_000), rows, most)
+    result = plan_batch(running, waiting, pool or Pool(10_000), Rows(rows), most, turn)
     return [(r.arrival, n) for r, n in result.items], [r.arrival for r in result.admitted]
 
 
@@ -85,15 +112,6 @@ def test_the_youngest_gives_way_to_the_oldest() -> None:
     assert admitted == []  # the pages that are left are not for newcomers yet
 
 
-def test_one_gives_way_at_a_time_while_pages_are_on_their_way() -> None:
-    pool = Pool(0, at_once=False)
-    running = [Request(0, 1), Request(1, 1), Request(2, 1, pages=3)]
-    assert plan(running, [], pool) == ([], [])
-    assert [r.arrival for r in pool.preempted] == [2]
-    assert plan(running[:2], [Request(3, 1)], pool) == ([], [])
-    assert len(pool.preempted) == 1
-
-
 def test_a_row_already_planned_for_a_victim_is_taken_back() -> None:
     pool = Pool(1)
     old, young = Request(0, 40, pages=5), Request(1, 1, pages=60)
@@ -106,3 +124,29 @@ def test_the_youngest_waits_with_what_it_has() -> None:
     pool = Pool(1)
     assert plan([Request(0, 1), Request(1, 40)], [], pool) == ([(0, 1)], [])
     assert pool.preempted == []
+
+
+def test_who_follows_another_waits_and_holds_up_nobody() -> None:
+    waiting = [Request(0, 30), Request(1, 30, follows=True), Request(2, 30)]
+    pool = Pool(1000)
+    assert plan([], waiting, pool) == ([(0, 30), (2, 30)], [0, 2])
+    assert pool.ran == [waiting[0], waiting[2]]
+    assert plan([Request(0, 40, follows=True), Request(1, 40)], []) == ([(1, 40)], [])
+
+
+def test_turns_decide_among_prompts_that_run_and_that_wait() -> None:
+    turns = {0: 2, 1: 0, 5: 1, 6: 0}
+    running, waiting = [Request(0, 500), Request(1, 20)], [Request(5, 30), Request(6, 25)]
+    items, admitted = plan(running, waiting, turn=lambda r: (turns[r.arrival], r.arrival))
+    assert items == [(1, 20), (6, 25), (5, 30), (0, 25)]
+    assert sorted(admitted) == [5, 6]
+
+
+def test_one_who_was_just_admitted_gives_way_again() -> None:
+    pool = Pool(60)
+    turns = {0: 1, 5: 0}
+    items, admitted = plan(
+        [Request(0, 50)], [Request(5, 50)], pool, turn=lambda r: (turns[r.arrival], r.arrival)
+    )
+    assert (items, admitted) == ([(0, 50)], [])
+    assert [r.arrival for r in pool.preempted] == [5]

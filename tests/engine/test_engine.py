@@ -140,7 +140,7 @@ async def test_preempted_requests_say_what_they_say_with_memory_enough(
         for i in range(5)
     ]
     want = await asyncio.gather(*(collect(smollm2, request) for request in requests))
-    small = Engine(kv_memory=9 * 30 * 2 * 192 * 2 * 32)  # nine pages for five streams of up to three
+    small = Engine(kv_memory=8 * 30 * 2 * 192 * 2 * 32)  # eight pages for five streams of up to three
     await small.start()
     tight = await small.load(str(smollm2_path))
     got = await asyncio.gather(*(collect(tight, request) for request in requests))

@@ -4,147 +4,20 @@ back."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_core import (
-    END,
-    PAGE,
-    FakeCache,
-    FakeDetokenizer,
-    FakeProgram,
-    FakeRunner,
-    FakeSequence,
-    FakeTokenizer,
-    hashed,
-)
+from fake_core import END, FakeProgram
+from step_bench import Bench, pure, running, settle, tokens_of
 
-from ollamapy.engine.blocks import BlockManager
-from ollamapy.engine.generation import Generation, GenerationLane, Limits
-from ollamapy.engine.loop import StepLoop
-from ollamapy.engine.stream import TextStream
 from ollamapy.types import Delta, EngineError
-
-
-async def settle() -> None:
-    """Let the loop and its readers see what happened."""
-    for _ in range(8):
-        await asyncio.sleep(0)
-
-
-class Bench:
-    """A step loop, a model and its clients."""
-
-    def __init__(
-        self,
-        pages: tuple[int, ...] = (1000,),
-        program: FakeProgram | None = None,
-        rows: int = 16,
-        most: int = 64,
-    ) -> None:
-        self.runner = FakeRunner()
-        self.loop = StepLoop(self.runner)
-        self.program = program or FakeProgram()
-        self.blocks = BlockManager(self.program.windows, pages, PAGE)
-        self.lane = GenerationLane(self.program, FakeCache(pages), self.blocks, rows, most)
-        self.loop.add(self.lane)
-        self.tokenizer = FakeTokenizer()
-        self.arrivals = itertools.count()
-        self.clients: list[asyncio.Task[list[Delta]]] = []
-
-    def request(
-        self,
-        prompt: list[int],
-        predict: int = 10,
-        ctx: int = 10_000,
-        keep: int = 2,
-        shift: bool = True,
-        seed: int = 0,
-        stop: tuple[str, ...] = (),
-    ) -> Generation:
-        stream = TextStream(self.tokenizer, FakeDetokenizer(self.tokenizer), stop)
-        limits = Limits(ctx, keep, predict, shift)
-
-        def sequence(tokens: list[int], branch: int) -> FakeSequence:
-            return FakeSequence(tokens, seed + 1000 * branch)
-
-        return Generation(
-            next(self.arrivals), list(prompt), limits, stream, frozenset([END]), sequence, self.blocks
-        )
-
-    def send(self, job: Generation) -> asyncio.Task[list[Delta]]:
-        async def client() -> list[Delta]:
-            deltas = []
-            try:
-                while not deltas or deltas[-1].done_reason is None:
-                    deltas.append(await job.next())
-            finally:
-                self.lane.cancel(job)
-                self.loop.wake()
-            return deltas
-
-        self.lane.add(job)
-        self.loop.wake()
-        task = asyncio.create_task(client())
-        self.clients.append(task)
-        return task
-
-    async def step(self) -> list[tuple[int, int]]:
-        """End one step; returns what it ran: (first position, rows) of each item."""
-        await settle()
-        step = self.runner.step()
-        await settle()
-        return [(start, count) for _, start, count, _ in step.items]
-
-    async def finish(self, *tasks: asyncio.Task[list[Delta]]) -> list[list[Delta]]:
-        for _ in range(10_000):
-            await settle()
-            if all(task.done() for task in tasks):
-                break
-            if self.runner.queue:
-                self.runner.step()
-        return [await asyncio.wait_for(task, 1) for task in tasks]
-
-    async def answer(self, job: Generation) -> list[Delta]:
-        return (await self.finish(self.send(job)))[0]
-
-    async def idle(self) -> None:
-        """Run what is in flight; then everything must have been given back."""
-        while True:
-            await settle()
-            if not self.runner.queue:
-                break
-            self.runner.step()
-        assert self.blocks.free == self.blocks.total
-        assert (self.lane.running, self.lane.waiting) == (0, 0)
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     async for made in running(Bench()):
         yield made
-
-
-async def running(made: Bench) -> AsyncIterator[Bench]:
-    made.loop.start()
-    yield made
-    await made.idle()
-    await made.loop.stop()
-    made.runner.close()
-
-
-def pure(prompt: list[int], count: int, seed: int = 0) -> list[int]:
-    """What the fake model answers, without pages, steps or company."""
-    tokens = list(prompt)
-    for _ in range(count):
-        tokens.append(hashed(tokens, seed, len(tokens)))
-    return tokens[len(prompt) :]
-
-
-def tokens_of(deltas: list[Delta]) -> list[int]:
-    return [token for delta in deltas for token in delta.tokens]
 
 
 # One request
@@ -223,7 +96,7 @@ async def test_decoding_rows_of_all_stand_in_one_step_beside_a_chunk(bench: Benc
     second = bench.send(bench.request([4, 5], predict=20))
     await bench.step()
     await bench.step()
-    third = bench.send(bench.request(list(range(1, 41)), predict=2))
+    third = bench.send(bench.request(list(range(11, 51)), predict=2))
     await bench.step()
     assert await bench.step() == [(5, 1), (4, 1)]
     assert await bench.step() == [(6, 1), (5, 1), (0, 16)]
@@ -258,15 +131,21 @@ async def test_a_request_that_leaves_the_queue_never_runs() -> None:
         assert len(bench.runner.history) == 3
 
 
-async def test_pages_of_one_who_left_wait_for_the_steps_in_flight(bench: Bench) -> None:
-    task = bench.send(bench.request([1] * 10, predict=100))
-    await bench.step()
-    task.cancel()
-    await settle()
-    assert bench.blocks.free < bench.blocks.total
-    while bench.runner.queue:
+async def test_pages_of_one_who_left_are_there_for_the_next_step() -> None:
+    """Although the steps in flight still write to them: what is planned now runs after those."""
+    async for bench in running(Bench(pages=(4,))):
+        gone = bench.send(bench.request([1] * 12, predict=100))
         await bench.step()
-    assert bench.blocks.free == bench.blocks.total
+        other = bench.send(bench.request([2] * 12, predict=3))
+        await settle()
+        assert (bench.lane.running, bench.lane.waiting) == (1, 1)
+        gone.cancel()
+        await settle()
+        assert bench.blocks.available == (4,)
+        assert len(bench.runner.queue) == 2  # both of the one who left
+        await bench.step()
+        assert bench.lane.running == 1
+        assert tokens_of((await bench.finish(other))[0]) == pure([2] * 12, 3)
 
 
 # Memory
@@ -379,17 +258,24 @@ async def test_removing_a_model_waits_for_its_steps(bench: Bench) -> None:
     await asyncio.wait_for(removal, 1)
 
 
-async def test_two_models_take_turns(bench: Bench) -> None:
-    program = FakeProgram()
-    other = GenerationLane(program, FakeCache((1000,)), bench.blocks, 16, 8)
-    bench.loop.add(other)
-    first = bench.send(bench.request([1], predict=10))
-    bench.lane, mine = other, bench.lane
-    second = bench.send(bench.request([2], predict=10))
-    bench.lane = mine
-    await bench.finish(first, second)
-    order = [step.program is program for step in bench.runner.history]
-    assert order[2:18] == [True, False] * 8 or order[2:18] == [False, True] * 8
+@pytest.mark.parametrize("ratio", [1, 4])
+async def test_two_models_share_the_device_by_time(bench: Bench, ratio: int) -> None:
+    """One whose steps take four times as long gets a fourth of the steps."""
+    bench.program.seconds = 0.01
+    other = Bench(program=FakeProgram(seconds=0.01 * ratio), beside=bench)
+    first = bench.send(bench.request([1], predict=200))
+    for _ in range(10):
+        await bench.step()  # what it got while it was alone is not held against it
+    second = other.send(other.request([2], predict=200))
+    for _ in range(120):
+        await bench.step()
+    programs = [step.program for step in bench.runner.history[14:114]]
+    shares = [sum(p is b.program for p in programs) for b in (bench, other)]
+    assert sum(shares) == 100 and abs(shares[0] - ratio * shares[1]) <= ratio
+    first.cancel()
+    second.cancel()
+    await bench.idle()
+    await other.idle()
 
 
 async def test_nothing_runs_when_there_is_nothing_to_do(bench: Bench) -> None:
