@@ -17,7 +17,8 @@ Settings are environment variables:
   OLLAMA_KEEP_ALIVE         how long a model stays loaded after its last use: 5m, 300, -1 for ever  (5m)
   OLLAMA_CONTEXT_LENGTH     tokens of context where a request does not say num_ctx  (4096)
   OLLAMA_MAX_LOADED_MODELS  models in memory at a time  (3)
-  OLLAMA_MAX_QUEUE          requests that may run and wait before others get a 503  (512)
+  OLLAMA_NUM_PARALLEL       most requests of a model that run at once  (as many as there is room for, up to 64)
+  OLLAMA_MAX_QUEUE          requests that may wait before others get a 503  (512)
   OLLAMA_LOAD_TIMEOUT       how long loading a model may take  (5m)
   OLLAMA_ORIGINS            further web origins that may ask, separated by commas; * is a wildcard
   OLLAMA_NOPRUNE            1: keep blobs that no model uses when starting

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 from ollamapy import _core
 from ollamapy.engine.loop import StepLoop
-from ollamapy.engine.memory import KV_SHARE, available_memory
+from ollamapy.engine.memory import KV_SHARE, SCRATCH, available_memory
 from ollamapy.engine.model import Model, Settings, read_parts
 from ollamapy.engine.protocol import LoadedModel
 from ollamapy.types import EngineError
@@ -62,14 +63,23 @@ class Engine:
             await asyncio.to_thread(self._runner.close)
         self._loop = self._runner = self._device = None
 
-    async def load(self, path: str) -> Model:
+    def needed_bytes(self, path: str) -> int:
+        return Path(path).stat().st_size + SCRATCH
+
+    def free_bytes(self) -> int:
+        return max(0, available_memory() - sum(model.promised_bytes for model in self._models))
+
+    def held_bytes(self, model: LoadedModel) -> int:
+        return model.nbytes + sum(m.promised_bytes for m in self._models if m is model)
+
+    async def load(self, path: str, adapter: str = "") -> Model:
         loop, device = self._loop, self._device
         if loop is None or device is None:
             raise EngineError("the engine is not running")
         settings = Settings(
             self._prefill_chunk, self._max_sequences, prefix_cache=self._prefix_cache, kv_type=self._kv_type
         )
-        parts = await asyncio.to_thread(read_parts, path, device, settings)
+        parts = await asyncio.to_thread(read_parts, path, device, settings, adapter)
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
         settings = replace(settings, kv_memory=self._kv_budget())
@@ -87,5 +97,4 @@ class Engine:
     def _kv_budget(self) -> int:
         if self._kv_memory is not None:
             return self._kv_memory
-        free = available_memory() - sum(model.promised_bytes for model in self._models)
-        return max(0, int(free * KV_SHARE))
+        return int(self.free_bytes() * KV_SHARE)

@@ -13,6 +13,9 @@ CGROUP = Path("/sys/fs/cgroup")
 # from the system as they are used; the other half is for further models and everybody else.
 KV_SHARE = 0.5
 
+# What a model takes besides its weights, which need as much as their file: scratch, and KV pages for one request.
+SCRATCH = 128 << 20
+
 LEAST_TOKENS = 256  # a pool for less is no use
 
 

@@ -69,8 +69,19 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Fail what is still running, unload all models and stop the device."""
 
-    async def load(self, path: str) -> LoadedModel:
+    def needed_bytes(self, path: str) -> int:
+        """Memory that load() takes at least. Raises OSError."""
+
+    def free_bytes(self) -> int:
+        """Memory that is there, measured now, less what the loaded models were promised for KV pages."""
+
+    def held_bytes(self, model: LoadedModel) -> int:
+        """Memory that unload() gives back, the promised included."""
+
+    async def load(self, path: str, adapter: str = "") -> LoadedModel:
         """Read a GGUF file and make it ready to run; the work happens off the event loop.
+
+        adapter, if not empty, is the GGUF of a LoRA that is applied.
 
         Raises UnsupportedModelError before any weight is read, GGUFError for a malformed file, OSError when
         it cannot be read, MemoryError when it does not fit.

@@ -1,7 +1,9 @@
 """Which models are resident: loaded on demand, kept for keep_alive after their last use, several at a time.
 
-All state belongs to the event loop. A model is in one of three states: loading (requests for it wait for
-one and the same load), resident, or leaving; only resident models without users leave.
+All state belongs to the event loop. A model is loading (requests for it wait for one and the same load), resident
+or leaving: it makes room for another, takes no new users and goes with its last one; who wants it again
+waits until it is gone and loads it anew. Models are loaded one at a time, in the order they were asked for, so
+that two with room for one take turns.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ollamapy.types import EngineError, RequestError
 
@@ -41,6 +43,9 @@ class Resident:
     used: float = field(default_factory=time.time)  # when it was last used, seconds since 1970
     num_ctx: int = 0  # of the last request
     timer: asyncio.TimerHandle | None = None
+    leaving: bool = False  # it makes room and takes no new users
+    unloading: bool = False
+    began: asyncio.Event = field(default_factory=asyncio.Event)  # loading has begun: there was room
 
     @property
     def ready(self) -> bool:
@@ -66,6 +71,8 @@ class Residency:
         self._load_timeout = None if math.isinf(load_timeout) else load_timeout
         self._models: dict[str, Resident] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._loads = asyncio.Lock()
+        self._waiters: list[asyncio.Future[None]] = []
 
     def residents(self) -> list[Resident]:
         """Models that are ready, the one that leaves last first."""
@@ -74,16 +81,24 @@ class Residency:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, key: str, name: str, path: str, keep_alive: float | None, num_ctx: int = 0
+        self,
+        key: str,
+        name: str,
+        path: str,
+        keep_alive: float | None,
+        num_ctx: int = 0,
+        adapter: str = "",
     ) -> AsyncIterator[LoadedModel]:
         """A model, loaded if need be, that stays while the context is open.
 
-        key tells models apart (a digest); name is for people. keep_alive None leaves what the model has.
+        key tells models apart (digests of weights and adapter); name is for people. keep_alive None leaves
+        what the model has.
         Raises what Engine.load() raises, DoesNotFitError, and EngineError when loading takes too long.
         """
-        resident = self._models.get(key)
+        while (resident := self._models.get(key)) is not None and resident.leaving:
+            await self._change()
         if resident is None:
-            resident = self._start(key, name, path)
+            resident = self._start(key, name, path, adapter)
         resident.name = name
         if keep_alive is not None:
             resident.keep_alive = keep_alive
@@ -95,6 +110,7 @@ class Residency:
             if num_ctx:
                 resident.num_ctx = num_ctx
             try:
+                await resident.began.wait()
                 # a client that leaves does not take the load away from the others who wait for it
                 model = await asyncio.wait_for(asyncio.shield(resident.loading), self._load_timeout)
             except asyncio.TimeoutError:
@@ -105,13 +121,34 @@ class Residency:
             resident.used = time.time()
             if resident.users == 0 and self._models.get(key) is resident:
                 self._rest(resident)
+            self._notify()
 
-    def _start(self, key: str, name: str, path: str) -> Resident:
-        task = asyncio.ensure_future(self._load(key, name, path))
-        resident = Resident(key, name, task, self._keep_alive)
+    async def _change(self) -> None:
+        """Wait until somebody let go of a model, or one has come or gone."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _notify(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _start(self, key: str, name: str, path: str, adapter: str) -> Resident:
+        began = asyncio.Event()
+        task = asyncio.ensure_future(self._load(key, name, path, adapter, began))
+        resident = Resident(key, name, task, self._keep_alive, began=began)
         self._models[key] = resident
 
         def settle(task: asyncio.Task[LoadedModel]) -> None:
+            began.set()
+            self._notify()
             if task.cancelled() or task.exception() is not None:
                 if self._models.get(key) is resident:
                     del self._models[key]
@@ -121,29 +158,48 @@ class Residency:
         task.add_done_callback(settle)
         return resident
 
-    async def _load(self, key: str, name: str, path: str) -> LoadedModel:
-        while len(self._models) > self._most:
-            if not await self._evict(key):
-                break
-        while True:
-            try:
-                return await self._engine.load(path)
-            except MemoryError as error:
-                if not await self._evict(key):
-                    reason = f": {error}" if str(error) else ""
-                    raise DoesNotFitError(f"model {name!r} does not fit into memory{reason}") from None
+    async def _load(self, key: str, name: str, path: str, adapter: str, began: asyncio.Event) -> LoadedModel:
+        async with self._loads:
+            if not self._models[key].users:
+                raise EngineError(f"nobody waits for {name} any more")
+            needed = await asyncio.to_thread(self._engine.needed_bytes, path)
+            while True:
+                others = [r for r in self._models.values() if r.ready and r.key != key]
+                free = self._engine.free_bytes()
+                if free >= needed and len(others) < self._most:
+                    break
+                most = free + sum(self._engine.held_bytes(resident.model) for resident in others)
+                if needed > most:
+                    raise DoesNotFitError(
+                        f"model {name!r} requires more system memory ({_gib(needed)}) than is available "
+                        f"({_gib(most)})"
+                    )
+                await self._make_room(others)
+            began.set()
+            while True:
+                try:
+                    return await self._engine.load(path, adapter)
+                except MemoryError as error:
+                    others = [r for r in self._models.values() if r.ready and r.key != key]
+                    if not others:
+                        reason = f": {error}" if str(error) else ""
+                        raise DoesNotFitError(f"model {name!r} does not fit into memory{reason}") from None
+                    await self._make_room(others)
 
-    async def _evict(self, newcomer: str) -> bool:
-        """Let the idle model that was used longest ago go; False when none is idle."""
-        idle = [r for r in self._models.values() if r.ready and r.users == 0 and r.key != newcomer]
-        if not idle:
-            return False
-        await self._unload(min(idle, key=lambda resident: resident.used))
-        return True
+    async def _make_room(self, others: list[Resident]) -> None:
+        """Let the model go that was used longest ago: an idle one, else one that is busy, when it is done."""
+        idle = [resident for resident in others if not resident.users]
+        victim = min(idle or others, key=lambda resident: resident.used)
+        victim.leaving = True
+        while victim.users:
+            await self._change()
+        await self._unload(victim)
+        while self._models.get(victim.key) is victim:
+            await self._change()
 
     def _rest(self, resident: Resident) -> None:
         """Start the timer of a model that nobody uses."""
-        if not resident.ready:
+        if not resident.ready or resident.leaving:
             return
         if resident.keep_alive <= 0:
             self._leave(resident)
@@ -152,19 +208,22 @@ class Residency:
             resident.timer = loop.call_later(resident.keep_alive, self._leave, resident)
 
     def _leave(self, resident: Resident) -> None:
-        task = asyncio.ensure_future(self._unload(resident))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._background(self._unload(resident))
 
     async def _unload(self, resident: Resident) -> None:
-        if self._models.get(resident.key) is not resident or resident.users:
+        if self._models.get(resident.key) is not resident or resident.users or resident.unloading:
             return
-        del self._models[resident.key]
+        resident.unloading = True
+        resident.leaving = True
         if resident.timer is not None:
             resident.timer.cancel()
             resident.timer = None
         _log.info("unloading %s", resident.name)
-        await self._engine.unload(resident.model)
+        try:
+            await self._engine.unload(resident.model)
+        finally:
+            del self._models[resident.key]
+            self._notify()
 
     async def release(self, key: str) -> None:
         """Unload a model now, or as soon as its last user is done. One that is not resident is no error."""
@@ -185,3 +244,7 @@ class Residency:
         loading = [resident.loading for resident in self._models.values()]
         await asyncio.gather(*loading, *self._leaving, return_exceptions=True)
         self._models.clear()
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

@@ -24,6 +24,7 @@ from ollamapy.server.decode import read_request
 from ollamapy.server.dialect_errors import error_value
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.options import merge_options
 from ollamapy.server.service import Service, Timing
@@ -189,7 +190,7 @@ async def _conversation(
             relax_thinking=True,
             grammar=grammar,
             forced=tool_choice.grammar is not None,
-            client=request.remote or "",
+            client=client_of(request, service.settings.api_keys),
             timing=timing,
         ),
     )

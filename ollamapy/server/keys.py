@@ -11,6 +11,8 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
+from aiohttp import web
+
 _HASHED = "sha256:"
 
 
@@ -54,6 +56,15 @@ def presented_key(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get("x-api-key") or None
+
+
+def client_of(request: web.Request, digests: frozenset[bytes]) -> str:
+    """Among whom the device is shared fairly: the owners of keys where keys are asked for, else connections."""
+    key = presented_key(request.headers) if digests else None
+    if key is not None:
+        return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return repr(peer)
 
 
 def allowed(digests: frozenset[bytes], key: str | None) -> bool:

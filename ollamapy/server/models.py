@@ -15,6 +15,7 @@ from ollamapy.prompt.images import tagged
 from ollamapy.prompt.jinja import JinjaTemplate
 from ollamapy.prompt.parsers import Parser, Setup, family
 from ollamapy.prompt.parsers.generic import GenericParser
+from ollamapy.prompt.parsers.jinja_family import jinja_family
 from ollamapy.prompt.renderers import renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
 from ollamapy.server.errors import NotFoundError
@@ -26,6 +27,8 @@ from ollamapy.types import RequestError
 
 _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
+
+NO_TEMPLATE = "{{ .Prompt }}"  # what a model without a template is said to have
 
 Think = bool | str | None
 Renderer = Callable[[list[dict[str, Any]]], str]
@@ -42,17 +45,21 @@ class ServedModel:
 
     @property
     def key(self) -> str:
-        """What tells resident models apart: the weights."""
+        """What tells resident models apart: the weights and what is added to them."""
         return self.stored.weights
 
     @property
     def path(self) -> str:
-        """The GGUF to load. Raises RequestError for a model that is more than its GGUF."""
-        if self.stored.count("adapter"):
-            raise RequestError(
-                f"model {self.stored.name.short} has an adapter, which this server cannot apply"
-            )
+        """The GGUF to load."""
         return str(self.stored.model_path)
+
+    @property
+    def adapter(self) -> str:
+        """The GGUF of its LoRA, "" without one. Raises RequestError for more than one."""
+        paths = self.stored.paths("adapter")
+        if len(paths) > 1:
+            raise RequestError("only one adapter is currently supported")
+        return str(paths[0]) if paths else ""
 
     @cached_property
     def template(self) -> JinjaTemplate | GoTemplate | None:
@@ -61,7 +68,7 @@ class ServedModel:
         own = None if self.stored.template is None else GoTemplate(self.stored.template)
         named = self.stored.config.renderer or self.stored.config.parser  # they expect their own TEMPLATE
         if named and own is None:
-            return GoTemplate("{{ .Prompt }}")
+            return GoTemplate(NO_TEMPLATE)
         if source is None or named or self.speaks_harmony:
             return own
         jinja = JinjaTemplate(source, self.facts.bos, self.facts.eos)
@@ -107,16 +114,27 @@ class ServedModel:
         return self.stored.config.model_family or self.facts.architecture
 
     def parser(self, setup: Setup, named: bool = True) -> Parser:
-        """What reads an answer of this model: the parser it names, unless not named, or its template's."""
+        """What reads an answer of this model: the parser it names, unless not named, or its template's.
+
+        A Jinja tells by what it writes which family's calls it is for; else they are JSON behind a tag.
+        """
         kind = family(self.parser_name) if named else None
-        return GenericParser(setup, self.tags) if kind is None else kind(setup)
+        if kind is not None:
+            return kind(setup)
+        if named and isinstance(self.template, JinjaTemplate):
+            kind = family(jinja_family(self.template.source))
+            if kind is not None:
+                parser = kind(setup)
+                parser.by_prompt = True
+                return parser
+        return GenericParser(setup, self.tags)
 
     @property
     def template_text(self) -> str:
         """The template as `show` prints it."""
         if isinstance(self.template, JinjaTemplate):
             return self.template.source
-        return self.stored.template or "{{ .Prompt }}"
+        return self.stored.template or NO_TEMPLATE
 
     def can(self, capability: str) -> bool:
         return capability in self.capabilities

@@ -17,6 +17,7 @@ from ollamapy.server.duration import keep_alive
 from ollamapy.server.encode import logprob_entry, timestamp, usage_fields
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import native_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.options import merge_options
 from ollamapy.server.requests import ChatRequest, GenerateRequest
@@ -162,7 +163,7 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
             truncate=asked.truncate,
             shift=asked.shift,
             logprobs=count,
-            client=request.remote or "",
+            client=client_of(request, service.settings.api_keys),
             timing=timing,
         ),
     )
@@ -190,7 +191,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
             truncate=asked.truncate,
             shift=asked.shift,
             logprobs=count,
-            client=request.remote or "",
+            client=client_of(request, service.settings.api_keys),
             timing=timing,
         ),
     )

@@ -21,6 +21,7 @@ from ollamapy.server.dialect_errors import error_value
 from ollamapy.server.encode import logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.openai_requests import (
     ChatCompletionRequest,
@@ -285,7 +286,7 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
                 forced=tool_choice.grammar is not None,
                 branch=branch,
                 logprobs=count,
-                client=request.remote or "",
+                client=client_of(request, service.settings.api_keys),
                 timing=timing,
             ),
         )

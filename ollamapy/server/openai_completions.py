@@ -16,6 +16,7 @@ from ollamapy.server.checks import logprob_count
 from ollamapy.server.conversation import Asked, Conversation, Question, Reply
 from ollamapy.server.decode import read_request
 from ollamapy.server.encode import logprob_entry
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.openai_chat import DONE, FINGERPRINT, merged, number, stream_failed, usage_value
 from ollamapy.server.openai_requests import CompletionRequest, biases, choices, options_of
@@ -149,7 +150,7 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
                 think=None,
                 branch=branch,
                 logprobs=max(scored, completion.logprobs),
-                client=request.remote or "",
+                client=client_of(request, service.settings.api_keys),
                 timing=timing,
             ),
         )

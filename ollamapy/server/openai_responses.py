@@ -19,6 +19,7 @@ from ollamapy.server.dialect_errors import failure
 from ollamapy.server.encode import logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.openai_chat import number
 from ollamapy.server.openai_requests import effort_think
@@ -336,7 +337,7 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
             grammar=grammar,
             forced=tool_choice.grammar is not None,
             logprobs=count,
-            client=request.remote or "",
+            client=client_of(request, service.settings.api_keys),
             timing=timing,
         ),
     )

@@ -111,7 +111,7 @@ class Service:
         assert task is not None
         if self._closing:
             raise ShuttingDownError("the server is shutting down")
-        if len(self._tasks) >= self.settings.max_queue:
+        if len(self._tasks) >= self.settings.max_queue + self.settings.parallel:
             raise OverloadedError("server busy, please try again.  maximum pending requests exceeded")
         self._tasks.add(task)
         try:
@@ -131,7 +131,9 @@ class Service:
         window = options.context(self.settings.context_length, model.facts.context_length or 1 << 31)
         async with self._counted():
             before = time.monotonic_ns()
-            use = self.residency.use(model.key, model.stored.name.short, model.path, keep_alive, window)
+            use = self.residency.use(
+                model.key, model.stored.name.short, model.path, keep_alive, window, model.adapter
+            )
             async with use as loaded:
                 timing.load = time.monotonic_ns() - before
                 yield loaded

@@ -13,6 +13,7 @@ from ollamapy.server.duration import DurationError, keep_alive
 from ollamapy.server.keys import read_keys
 
 DEFAULT_PORT = 11434
+MOST_PARALLEL = 64  # requests of a model that run at once where nothing is said
 KV_TYPES = ("f16", "q8_0", "q4_0")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
 _APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*")
@@ -96,13 +97,19 @@ class Settings:
     keep_alive: float = 300.0  # seconds
     context_length: int = 4096
     max_loaded_models: int = 3
-    max_queue: int = 512
+    max_queue: int = 512  # requests that wait
+    num_parallel: int = 0  # requests of a model that run at once; 0: as many as there is room for
     load_timeout: float = 300.0  # seconds
     prune: bool = True
     threads: int = 0  # of the engine; 0: all CPUs we may use
     kv_type: str = "f16"  # what KV pages hold
     debug: bool = False
     api_keys: frozenset[bytes] = frozenset()  # digests; empty: nobody is asked for one
+
+    @property
+    def parallel(self) -> int:
+        """Most requests of a model that run at once."""
+        return self.num_parallel or MOST_PARALLEL
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -142,8 +149,6 @@ class Settings:
         if kv_type not in KV_TYPES:
             _log.warning("OLLAMA_KV_CACHE_TYPE=%s is not one of %s, using f16", kv_type, ", ".join(KV_TYPES))
             kv_type = default.kv_type
-        if text("OLLAMA_NUM_PARALLEL") not in ("", "0", "1"):
-            _log.warning("OLLAMA_NUM_PARALLEL=%s has no effect yet", text("OLLAMA_NUM_PARALLEL"))
         return cls(
             address=parse_host(text("OLLAMA_HOST")),
             models=Path(text("OLLAMA_MODELS")).expanduser() if text("OLLAMA_MODELS") else default.models,
@@ -155,6 +160,7 @@ class Settings:
             load_timeout=seconds("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or float("inf"),
             prune=text("OLLAMA_NOPRUNE").lower() in ("", "0", "false"),
             threads=number("OLLAMAPY_THREADS", 0),
+            num_parallel=number("OLLAMA_NUM_PARALLEL", default.num_parallel),
             kv_type=kv_type,
             api_keys=read_keys(text("OLLAMAPY_API_KEYS")),
             debug=text("OLLAMA_DEBUG").lower() not in ("", "0", "false"),

@@ -17,6 +17,8 @@ from tests.clients.conftest import (
     QUESTION_TWO,
     RESULT,
     RESULT_TWO,
+    THOUGHT,
+    WORDS,
 )
 from tests.server.harness import RunningServer
 
@@ -103,3 +105,41 @@ def test_responses(client: openai.OpenAI, question: str, places: list[str], answ
         answered = stream.get_final_response()
     assert "".join(texts) == answered.output_text == answer
     assert answered.status == "completed"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_reasoning(client: openai.OpenAI, stream: bool) -> None:
+    """Thoughts are in a field of their own, which the package hands on as it is."""
+    arguments: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "tools": [{"type": "function", "function": FUNCTION}],
+    }
+    if stream:
+        chunks = [
+            chunk.choices[0].delta for chunk in client.chat.completions.create(**arguments, stream=True)
+        ]
+        reasoning = "".join(getattr(delta, "reasoning", None) or "" for delta in chunks)
+        content = "".join(delta.content or "" for delta in chunks)
+    else:
+        message = client.chat.completions.create(**arguments).choices[0].message
+        reasoning, content = message.reasoning, message.content  # type: ignore[attr-defined]
+    assert (reasoning, content) == (THOUGHT, WORDS)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_call_that_is_cut(client: openai.OpenAI, stream: bool) -> None:
+    arguments: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": QUESTION_TWO}],
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "max_completion_tokens": 8,
+    }
+    if stream:
+        chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**arguments, stream=True)]
+        assert not any(choice.delta.tool_calls for choice in chunks)
+        assert chunks[-1].finish_reason == "length"
+    else:
+        choice = client.chat.completions.create(**arguments).choices[0]
+        assert not choice.message.tool_calls
+        assert choice.finish_reason == "length"

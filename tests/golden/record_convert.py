@@ -131,7 +131,8 @@ def words(folder: Path) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer.train_from_iterator(
-        TEXT.splitlines(), trainers.WordPieceTrainer(vocab_size=VOCAB, special_tokens=special, show_progress=False)
+        TEXT.splitlines(),
+        trainers.WordPieceTrainer(vocab_size=VOCAB, special_tokens=special, show_progress=False),
     )
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.decoder = decoders.WordPiece()
@@ -144,7 +145,9 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def record(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, dtype: torch.dtype, shard: str) -> None:
+def record(
+    folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, dtype: torch.dtype, shard: str
+) -> None:
     ids = np.random.default_rng(7).integers(4, 256, TOKENS)
     with torch.inference_mode():
         output = model(input_ids=torch.from_numpy(ids)[None])
@@ -186,7 +189,9 @@ def main() -> None:
     ).eval()  # fmt: skip
     randomize(llama, 1)
     tokenizer = byte_level(folder, LLAMA_WORDS, "<|begin|>")
-    write_json(folder / "tokenizer_config.json", {"bos_token": "<|begin|>", "eos_token": {"content": "<|end|>"}})
+    write_json(
+        folder / "tokenizer_config.json", {"bos_token": "<|begin|>", "eos_token": {"content": "<|end|>"}}
+    )
     (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
     record(folder, llama, tokenizer, torch.float32, "60KB")
 
@@ -200,7 +205,11 @@ def main() -> None:
     tokenizer = byte_level(folder, LLAMA_WORDS.replace("{1,3}", ""), "")
     write_json(
         folder / "tokenizer_config.json",
-        {"eos_token": "<|end|>", "add_bos_token": False, "chat_template": "{{ messages[0]['content'] }}<|end|>"},
+        {
+            "eos_token": "<|end|>",
+            "add_bos_token": False,
+            "chat_template": "{{ messages[0]['content'] }}<|end|>",
+        },
     )
     qwen3.generation_config = GenerationConfig(eos_token_id=[317, 316])
     record(folder, qwen3, tokenizer, torch.bfloat16, "5GB")

@@ -83,6 +83,7 @@ class FakeEngine:
     def __init__(self, load_seconds: float = 0.0, fits: int = 100) -> None:
         self.load_seconds = load_seconds
         self.fits = fits
+        self.sizes: dict[str, int] = {}  # GiB by path, where it is not one
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.loaded = 0
@@ -95,7 +96,16 @@ class FakeEngine:
     async def close(self) -> None:
         pass
 
-    async def load(self, path: str) -> FakeModel:
+    def needed_bytes(self, path: str) -> int:
+        return self.sizes.get(path, 1) << 30
+
+    def free_bytes(self) -> int:
+        return (self.fits - self.loaded) << 30
+
+    def held_bytes(self, model: Any) -> int:
+        return 1 << 30
+
+    async def load(self, path: str, adapter: str = "") -> FakeModel:
         if self.loaded >= self.fits:
             raise MemoryError("1 GiB more are needed")
         self.loads.append(path)

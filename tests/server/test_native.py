@@ -311,7 +311,8 @@ def test_shutting_down_ends_streams(scripted: RunningServer) -> None:
 
 
 def test_the_queue_has_an_end(scripted: RunningServer) -> None:
-    object.__setattr__(scripted.settings, "max_queue", 1)
+    object.__setattr__(scripted.settings, "max_queue", 0)
+    object.__setattr__(scripted.settings, "num_parallel", 1)
 
     async def scenario() -> httpx.Response:
         async with (

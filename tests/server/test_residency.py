@@ -86,16 +86,54 @@ async def test_the_longest_idle_makes_room() -> None:
     await residency.close()
 
 
-async def test_what_does_not_fit_is_refused_by_name() -> None:
-    engine = FakeEngine(fits=1)
+async def test_what_does_not_fit_is_refused_with_figures_and_nothing_goes_for_it() -> None:
+    engine = FakeEngine(fits=2)
+    engine.sizes["big"] = 5
     residency = Residency(engine, 300, 3)
     await use(residency, "a")
-    await use(residency, "b")  # a is idle and goes
-    assert engine.unloads == ["a"]
-    async with residency.use("b", "b", "b", None):
-        with pytest.raises(DoesNotFitError, match="model 'c' does not fit into memory: 1 GiB"):
-            await use(residency, "c")
-    assert [r.key for r in residency.residents()] == ["b"]
+    with pytest.raises(
+        DoesNotFitError, match=r"'big' requires more system memory \(5.0 GiB\) than is .* \(2.0"
+    ):
+        await use(residency, "big")
+    assert engine.unloads == []
+    assert [r.key for r in residency.residents()] == ["a"]
+    await residency.close()
+
+
+@pytest.mark.parametrize("limit", ["memory", "count"])
+async def test_two_models_with_room_for_one_take_turns(limit: str) -> None:
+    """Nobody fails, nobody is unloaded under a user, and nobody waits for ever."""
+    engine = FakeEngine(fits=1 if limit == "memory" else 9, load_seconds=0.001)
+    residency = Residency(engine, 300, most=3 if limit == "memory" else 1)
+    running = 0
+
+    async def client(key: str) -> None:
+        nonlocal running
+        for _ in range(5):
+            async with residency.use(key, key, key, None):
+                running += 1
+                assert engine.loaded == 1
+                await asyncio.sleep(0.003)
+                assert engine.loads[-1] == key
+                running -= 1
+
+    await asyncio.wait_for(asyncio.gather(*(client("ab"[i % 2]) for i in range(6))), 10)
+    assert running == 0 and 4 <= len(engine.loads) <= 30
+    await residency.close()
+
+
+async def test_a_load_that_nobody_waits_for_is_not_begun() -> None:
+    engine = FakeEngine(fits=1)
+    residency = Residency(engine, 300, 3)
+    async with residency.use("a", "a", "a", None):
+        first = asyncio.ensure_future(use(residency, "b"))
+        second = asyncio.ensure_future(use(residency, "c"))
+        await asyncio.sleep(0.02)
+        second.cancel()
+        await asyncio.sleep(0)
+    await first
+    await asyncio.sleep(0.02)
+    assert engine.loads == ["a", "b"]
     await residency.close()
 
 

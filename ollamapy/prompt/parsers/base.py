@@ -97,6 +97,8 @@ class Parser(ABC):
     has_thinking: ClassVar[bool] = False
     thought_tags: ClassVar[tuple[str, str] | None] = None
     """what a thought stands between; the first one is the end of the prompt where in_thought"""
+    opened_by_prompt: ClassVar[bool] = True
+    """whether the first of thought_tags is all that opens a thought; else its messages have headers"""
     visible: Sequence[str] = ()
     """control tokens that are a part of the format: elsewhere they are no text"""
 
@@ -118,14 +120,26 @@ class Parser(ABC):
         """whether the prompt ends inside of a thought"""
         self.thought = self.thought_tags if self.in_thought or self._may_think() else None
         """tags of a thought that may come before the answer, which a grammar leaves free"""
+        self.by_prompt = False
+        """whether the prompt's end says if the model thinks: the template is not the one the parser expects"""
         self._text = ""
         self._ended = False
         self._cut = False
         self._spoken = False
         self._reading: Reading | None = None
 
-    def follow(self, prompt: str) -> None:  # noqa: B027 (few formats care)
+    def follow(self, prompt: str) -> None:
         """Learns the prompt that the text goes on from."""
+        if self.by_prompt and self.thought_tags is not None and self.opened_by_prompt:
+            self.in_thought = prompt.rstrip().endswith(self.thought_tags[0])
+            self.thought = self.thought_tags if self.in_thought or self._thinks else None
+            self.visible = (*self.visible, *self.thought_tags)
+
+    def _answer(self) -> Reading:
+        tags = self.thought_tags if self.opened_by_prompt and not self._may_think() else None
+        if self.by_prompt and self._thinks and tags is not None and not self.in_thought:
+            self.in_thought = yield from self._echo(tags[0])
+        yield from self.read()
 
     @abstractmethod
     def read(self) -> Reading:
@@ -144,7 +158,7 @@ class Parser(ABC):
 
     def _advance(self) -> list[Piece]:
         if self._reading is None:
-            self._reading = self.read()
+            self._reading = self._answer()
         pieces: list[Piece] = []
         for piece in self._reading:
             if piece is None:
@@ -250,6 +264,10 @@ class Parser(ABC):
         inside = self._drop(at)
         self._drop(len(tag))
         return inside
+
+    def _unclosed(self, tag: str) -> str:
+        """What is left of the text, without a closing tag that it ends in the middle of."""
+        return self._text[: open_end(self._text, tag, len(self._text))]
 
     def _skip_blanks(self) -> Generator[None, None, None]:
         """Drop white space until there is something else or the text ends."""

@@ -37,6 +37,7 @@ def _actions(text: str) -> list[ToolCall]:
 class CohereParser(Parser, names=("cohere",)):
     has_tools = True
     has_thinking = True
+    opened_by_prompt = False
     thought_tags = (_THINK, _TEXT)  # a grammar's text begins with the block of text
     visible = (
         _THINK, _THINK_END, _TEXT, _TEXT_END, _RESPONSE, _RESPONSE_END, _ACTION, _ACTION_END
@@ -62,7 +63,7 @@ class CohereParser(Parser, names=("cohere",)):
 
     def _action_block(self) -> Reading:
         text = yield from self._inside(_ACTION_END)
-        calls = _actions(self._text if text is None else text)
+        calls = _actions(self._unclosed(_ACTION_END) if text is None else text)
         yield from calls
         if text is None:
             if calls:

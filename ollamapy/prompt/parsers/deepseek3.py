@@ -38,7 +38,7 @@ class DeepSeek3Parser(Parser, names=("deepseek3",)):
         while (tag := (yield from self._between())) == CALL:
             text = yield from self._inside(CALL_END)
             if text is None:
-                call = self._call(self._text)
+                call = self._call(self._unclosed(CALL_END))
                 if call is None:
                     yield from self._unfinished(CALL, "")
                 else:

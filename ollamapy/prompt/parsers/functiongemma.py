@@ -26,7 +26,7 @@ class FunctionGemmaParser(Parser, names=("functiongemma",)):
     def read(self) -> Reading:
         while (yield from self._upto(Content, _CALL)) is not None:
             text = yield from self._inside(_CALL_END)
-            call = _call(self._text if text is None else text)
+            call = _call(self._unclosed(_CALL_END) if text is None else text)
             if call is not None:
                 if text is None:
                     self._drop(len(self._text))

@@ -63,7 +63,7 @@ class Gemma4NoThinkingParser(Parser, names=("gemma4-no-thinking",)):
     def _one_call(self) -> Reading:
         text = yield from self._inside(_CALL_END)
         if text is None:
-            call = _call(self._text, repair=False)
+            call = _call(self._unclosed(_CALL_END), repair=False)
             if call is None:
                 yield from self._unfinished(_CALL, "call:")
             else:

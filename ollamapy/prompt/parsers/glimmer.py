@@ -21,6 +21,7 @@ _PARAMETER = re.compile(r'<atem:parameter name="([^"]*)">(.*?)</atem:parameter>'
 class GlimmerParser(Parser, names=("glimmer",)):
     has_tools = True
     has_thinking = True
+    opened_by_prompt = False
     thought_tags = ("to=self" + _MESSAGE, "to=user" + _MESSAGE)  # a grammar's text is for the user
     visible = (_START, _MESSAGE, *_ENDS)
 

@@ -25,6 +25,7 @@ def identifier(name: str) -> str:
 class HarmonyParser(Parser, names=("harmony",)):
     has_tools = True
     has_thinking = True
+    opened_by_prompt = False
     thought_tags = (_CHANNEL + "analysis" + _MESSAGE, _CHANNEL + "final" + _MESSAGE)
     visible = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
 

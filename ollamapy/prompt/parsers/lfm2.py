@@ -22,7 +22,7 @@ class LFM2Parser(Parser, names=("lfm2",)):
 
     def read(self) -> Reading:
         if self.thought is not None:
-            thinks = yield from self._echo(_THINK)
+            thinks = self.in_thought or (yield from self._echo(_THINK))
             yield from self._skip_blanks()
             if thinks and (yield from self._upto(Thinking, _THINK_END, trim=True)) is not None:
                 yield from self._skip_blanks()
@@ -31,7 +31,7 @@ class LFM2Parser(Parser, names=("lfm2",)):
 
     def _block(self) -> Reading:
         text = yield from self._inside(_CALLS_END)
-        calls = _calls(self._text if text is None else text)
+        calls = _calls(self._unclosed(_CALLS_END) if text is None else text)
         if text is None:
             if not calls:
                 yield from self._unfinished(_CALLS, "[")

@@ -23,7 +23,7 @@ class Olmo3Parser(Parser, names=("olmo3",)):
     def read(self) -> Reading:
         while (yield from self._upto(Content, _CALLS)) is not None:
             text = yield from self._inside(_CALLS_END)
-            calls = _calls(self._text if text is None else text)
+            calls = _calls(self._unclosed(_CALLS_END) if text is None else text)
             if calls:
                 if text is None:
                     self._drop(len(self._text))

@@ -35,7 +35,7 @@ class Qwen3Parser(Parser, names=("qwen3",)):
 
     def _call(self) -> Reading:
         text = yield from self._inside(CALL_END)
-        call = named_call(self._text if text is None else text)
+        call = named_call(self._unclosed(CALL_END) if text is None else text)
         if text is None and call is None:
             yield from self._unfinished(CALL, "{")
         elif text is None:

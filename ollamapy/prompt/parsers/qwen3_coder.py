@@ -40,8 +40,9 @@ class Qwen3CoderParser(Parser, names=("qwen3-coder",)):
         text = yield from self._inside(CALL_END)
         if text is None:
             if "</function>" in self._text:  # only the last tag is missing
-                call = function_call(self._drop(len(self._text)), self.tools)
+                call = function_call(self._unclosed(CALL_END), self.tools)
                 if call is not None:
+                    self._drop(len(self._text))
                     yield call
                     return
             yield from self._unfinished(CALL, "<function=", "{")

@@ -55,7 +55,8 @@ def _system(text: str | None, tools: Tools, think: Think) -> str:
     if text is None and not tools and not think:
         return ""
     offered = "".join(declaration(tool) for tool in tools)
-    return f"<|turn>system\n{'<|think|>' + chr(10) if think else ''}{trim(text or '')}{offered}<turn|>\n"
+    thinks = "<|think|>\n" if think else ""
+    return f"<|turn>system\n{thinks}{trim(text or '')}{offered}<turn|>\n"
 
 
 def _render(turns: Turns, tools: Tools, think: Think, *, large: bool) -> str:
