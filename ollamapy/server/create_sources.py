@@ -6,7 +6,7 @@ Everything here blocks and is called inside blobs.writing().
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -15,11 +15,13 @@ from ollamapy._core import GGUFFile
 from ollamapy.models.lora import check_adapter
 from ollamapy.server.errors import ServerError
 from ollamapy.server.requests import CreateRequest
+from ollamapy.server.streaming import Event
 from ollamapy.store.convert import convert_model
 from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError, ModelNotFoundError
 from ollamapy.store.importing import model_layers
 from ollamapy.store.manifest import Layer, ModelConfig, layer_type
 from ollamapy.store.names import ModelName, parse_digest
+from ollamapy.store.quantize import QuantizeError, file_type, quantized
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError, UnsupportedModelError
 
@@ -153,3 +155,25 @@ def read_adapter(store: Store, files: Mapping[str, str], source: Source, report:
     except UnsupportedModelError as error:
         raise RequestError(str(error)) from None
     return Layer(media_type=layer_type("adapter"), digest=digest, size=path.stat().st_size)
+
+
+def quantize_source(store: Store, source: Source, target: str, progress: Callable[[Event], None]) -> Source:
+    """The same model with its weights in another type. Raises ServerError, as Ollama's 500."""
+    layer = next((layer for layer in source.layers if layer.kind == "model"), None)
+    if layer is None:
+        raise ServerError("there are no weights to quantize")
+    path = store.blobs.existing(layer.digest)
+    status: Event = {"digest": layer.digest}
+
+    def report(completed: int, total: int) -> None:
+        progress({**status, "total": total, "completed": completed})
+
+    try:
+        kind = file_type(target)
+        status["status"] = f"quantizing {source.config.file_type} model to {kind}"
+        digest, size = store.blobs.add(quantized(path, kind, progress=report))
+    except QuantizeError as error:
+        raise ServerError(str(error)) from None
+    new = Layer(media_type=layer.media_type, digest=digest, size=size)
+    config = msgspec.structs.replace(source.config, file_type=kind)
+    return replace(source, config=config, layers=[new if old is layer else old for old in source.layers])
