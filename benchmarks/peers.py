@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +73,9 @@ class Peer:
 
     @staticmethod
     def _run(program: str, model: Path, threads: int, *what: str) -> str:
-        command = [program, "-m", str(model), "-t", str(threads), "-ngl", "0", *what]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [os.path.abspath(program), "-m", str(model.absolute()), "-t", str(threads), "-ngl", "0", *what]
+        with tempfile.TemporaryDirectory() as scratch:  # some leave a log where they run
+            done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed: {done.stderr[-500:]}")
         return done.stdout + done.stderr  # some print their table to one, some to the other
