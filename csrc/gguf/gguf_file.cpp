@@ -40,6 +40,11 @@ constexpr uint64_t kMaxKeyBytes = 65535;  // the specification's
 constexpr uint64_t kMaxTensorNameBytes = 1024;
 constexpr uint32_t kMaxAlignment = 1u << 20;
 
+// Keys are ASCII by the specification, tensor names in every file that we know; they appear in messages.
+bool is_ascii(std::string_view text) {
+    return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
 // The fewest bytes that an entry takes: a length, one byte of name, a type and one byte of value; a length,
 // one byte of name, the count of dimensions, one dimension, a type and an offset.
 constexpr uint64_t kMinMetadataBytes = 8 + 1 + 4 + 1;
@@ -244,6 +249,7 @@ void GGUFFile::read_metadata(HeaderReader& header, uint64_t count) {
         if (key.size() > kMaxKeyBytes) {
             header.fail("key", offset, std::to_string(key.size()) + " bytes are too many for a key");
         }
+        if (!is_ascii(key)) header.fail("key", offset, "it is not ASCII");
         header.name(key);
         if (!metadata_index_.emplace(key, metadata_.size()).second) {
             header.fail("key", offset, "this key was there before");
@@ -280,6 +286,7 @@ void GGUFFile::read_tensors(HeaderReader& header, uint64_t count) {
         if (name.size() > kMaxTensorNameBytes) {
             header.fail("name", name_offset, std::to_string(name.size()) + " bytes are too many for a name");
         }
+        if (!is_ascii(name)) header.fail("name", name_offset, "it is not ASCII");
         header.name(name);
         info.name = name;
         read_shape(header, info);

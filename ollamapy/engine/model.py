@@ -27,7 +27,14 @@ from ollamapy.models import check
 from ollamapy.models.architecture import Architecture
 from ollamapy.models.bert import Bert
 from ollamapy.models.lora import Adapter, new_graph, read_adapter
-from ollamapy.types import ContextLengthError, Delta, EngineError, GenerationRequest, RequestError
+from ollamapy.types import (
+    ContextLengthError,
+    Delta,
+    EngineError,
+    GenerationRequest,
+    RequestError,
+    UnsupportedModelError,
+)
 
 ANSWER_LIMIT = 10  # times num_ctx: no answer is longer
 
@@ -73,15 +80,22 @@ def read_parts(path: str, device: _core.Device, settings: Settings, adapter_path
     graph = new_graph(weights, adapter)
     with ThreadPoolExecutor(1) as side:  # the vocabulary beside the weights, neither with the GIL
         tokenizer = side.submit(_core.Tokenizer, file)
-        if isinstance(architecture, Bert):
-            # A text is never split, so a step has room for the longest.
-            rows = max(architecture.context_length, settings.prefill_rows)
-            program = graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
-        else:
-            rows = settings.prefill_rows + settings.max_sequences
-            logits = architecture.logits(graph)
-            program = graph.compile(logits, rows, settings.max_sequences, settings.kv_type)
+        try:
+            program = _compile(architecture, graph, settings)
+        except (_core.GGUFError, RequestError):
+            raise
+        except (ValueError, KeyError) as error:  # what the graph says of shapes
+            raise UnsupportedModelError(f"the tensors do not fit the hyperparameters: {error}") from None
         return Parts(file, architecture, tokenizer.result(), weights, adapter, program)
+
+
+def _compile(architecture: Architecture, graph: _core.Graph, settings: Settings) -> _core.Program:
+    if isinstance(architecture, Bert):
+        # A text is never split, so a step has room for the longest.
+        rows = max(architecture.context_length, settings.prefill_rows)
+        return graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
+    rows = settings.prefill_rows + settings.max_sequences
+    return graph.compile(architecture.logits(graph), rows, settings.max_sequences, settings.kv_type)
 
 
 class Model:

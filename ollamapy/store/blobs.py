@@ -16,13 +16,16 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError
 from ollamapy.store.names import parse_digest
 
 _HIDDEN = ".partial-"
+_JOURNAL = _HIDDEN + "journal-"
 
 
 def sync_folder(folder: Path) -> None:
@@ -37,11 +40,13 @@ def sync_folder(folder: Path) -> None:
 class BlobWriter:
     """A blob that is being received; close() or commit() ends it. One writer, any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, journal: IO[str] | None = None) -> None:
+        """journal: where the digest is noted before the blob gets its name."""
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_HIDDEN, dir=folder)
         os.fchmod(handle, 0o644)
         self._folder = folder
+        self._journal = journal
         self._path = Path(name)
         self._file = os.fdopen(handle, "wb")
         self._hash = hashlib.sha256()
@@ -62,6 +67,9 @@ class BlobWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         target = self._folder / self.digest.replace(":", "-")
+        if self._journal is not None and not target.exists():
+            self._journal.write(self.digest + "\n")
+            self._journal.flush()
         self._path.rename(target)
         self._file.close()
         sync_folder(self._folder)
@@ -79,6 +87,7 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._thread = threading.local()  # .journal: of the writing() that a thread is in
 
     def path(self, digest: str) -> Path:
         """Where a blob lies or would lie. Raises InvalidDigestError."""
@@ -103,7 +112,7 @@ class Blobs:
         return path
 
     def writer(self) -> BlobWriter:
-        return BlobWriter(self.folder)
+        return BlobWriter(self.folder, getattr(self._thread, "journal", None))
 
     def add(self, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Write a blob; returns its digest and size. An exception of the iterable leaves nothing behind."""
@@ -117,9 +126,25 @@ class Blobs:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """While this is held nobody prunes blobs."""
+        """While this is held nobody prunes blobs.
+
+        New blobs are noted in a journal that is locked like an unfinished blob: when we are killed before a manifest
+        names them, the next tidy() knows that they belong to nobody.
+        """
         with self._lock(fcntl.LOCK_SH):
-            yield
+            handle, name = tempfile.mkstemp(prefix=_JOURNAL, dir=self.folder)
+            outer = getattr(self._thread, "journal", None)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                with os.fdopen(handle, "w", encoding="ascii") as journal:
+                    self._thread.journal = journal
+                    yield
+                    Path(name).unlink(missing_ok=True)
+            except Exception:
+                Path(name).unlink(missing_ok=True)
+                raise
+            finally:
+                self._thread.journal = outer
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -166,14 +191,18 @@ class Blobs:
     def remove(self, digest: str) -> None:
         self.path(digest).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Remove what writers that died left behind."""
+    def tidy(self) -> set[str]:
+        """Remove what writers that died left behind; returns the digests of blobs that they had not named yet."""
+        orphans: set[str] = set()
         if self.folder.is_dir():
             for path in self.folder.glob(_HIDDEN + "*"):
-                _remove_if_unlocked(path)
+                orphans |= _remove_if_unlocked(path)
+        return orphans
 
 
-def _remove_if_unlocked(path: Path) -> None:
+def _remove_if_unlocked(path: Path) -> set[str]:
+    """Returns the digests that a journal has."""
+    noted: set[str] = set()
     with contextlib.suppress(OSError):  # gone, or locked by its writer
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -181,6 +210,9 @@ def _remove_if_unlocked(path: Path) -> None:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
+                if path.name.startswith(_JOURNAL):
+                    noted = set(path.read_text("ascii", "replace").split())
                 path.unlink()
         finally:
             os.close(handle)
+    return noted

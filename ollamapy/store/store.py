@@ -129,6 +129,14 @@ class StoredModel:
         return sum(layer.kind == kind for layer in self.manifest.layers)
 
 
+def _is_digest(text: str) -> bool:
+    try:
+        parse_digest(text)
+    except InvalidDigestError:
+        return False
+    return True
+
+
 class Store:
     """Models under a root folder. Everything here blocks; servers call it from a thread where it may take
     long."""
@@ -273,9 +281,10 @@ class Store:
         A folder that we may not write to stays as it is.
         """
         with contextlib.suppress(OSError):
-            self.blobs.tidy()
+            orphans = self.blobs.tidy()
             if self.manifests.is_dir():
                 for path in self.manifests.glob(_HIDDEN + "*"):
                     path.unlink(missing_ok=True)
+            self.prune({digest for digest in orphans if _is_digest(digest)})
             if prune:
                 self.prune()

@@ -1,4 +1,4 @@
-"""Hostile files and texts end in a clear error of ours, soon. FUZZ_INPUTS and FUZZ_SEED make a longer run: `make fuzz`."""
+"""Hostile files and texts end in a clear error of ours, soon. `make fuzz` is a longer run, by FUZZ_INPUTS and FUZZ_SEED."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ollamapy.store.modelfile import parse_modelfile
 from ollamapy.store.quantize import quantized
 from ollamapy.types import RequestError
 from tests.fuzz.mutation import mutate_bytes, mutate_text
+from tests.models.forward import Forward
 from tests.server.harness import RunningServer, add_gguf
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "5000"))
@@ -56,13 +57,15 @@ def load(path: Path) -> None:
     for key in file.keys():
         file.get(key)
     read_facts(file)
-    architecture = models.check(file)
+    models.check(file)
     tokenizer = _core.Tokenizer(file)
     tokens = tokenizer.encode("What is light? \u00e9\U0001f600")
     tokenizer.decode(tokens)
-    device = _core.Device(1)
-    graph = _core.Graph(_core.Weights(file, device))
-    graph.compile(architecture.logits(graph), 16, 1)
+    model = Forward(path, 1, context=64)
+    try:
+        model.logits(tokens[:16], 0, 16)
+    finally:
+        model.close()
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-qwen3", "tiny-gemma3"])
@@ -115,8 +118,8 @@ def test_model_folders(tmp_path: Path) -> None:
         layer + "mlp.down_proj.weight": (width, hidden),
     }
     config = {
-        "architectures": ["LlamaForCausalLM"], "hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+        "architectures": ["LlamaForCausalLM"], "hidden_size": width, "intermediate_size": hidden,
+        "num_hidden_layers": 1,        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
         "vocab_size": words, "rope_theta": 10000.0, "tie_word_embeddings": True,
     }  # fmt: skip
     vocabulary = {chr(97 + i): i for i in range(words)}
@@ -162,38 +165,49 @@ def test_go_templates() -> None:
 
 
 def test_modelfiles() -> None:
-    text = 'FROM x\nPARAMETER stop "a b"\nTEMPLATE """{{ .Prompt }}\n"""\nSYSTEM s\n# c\nMESSAGE user hi\nLICENSE """l"""\n'
+    text = 'FROM x\nPARAMETER stop "a b"\nTEMPLATE """{{ .Prompt }}\n"""\nSYSTEM s\n# c\nMESSAGE user hi\n'
+    text += 'LICENSE """l"""\n'
     for dice in dices("modelfile", 0.05):
         with contextlib.suppress(RequestError):
             parse_modelfile(mutate_text(text, dice))
 
 
-BODIES: list[tuple[str, str]] = [
-    ("/api/generate", '{"model":"tiny","prompt":"Hi","stream":false,"options":{"num_predict":2,"stop":["x"],"seed":1},"raw":true}'),
-    ("/api/chat", '{"model":"tiny","messages":[{"role":"user","content":"Hi"}],"stream":false,"options":{"num_predict":2},"think":false}'),
-    ("/api/embed", '{"model":"tiny","input":["a","b"],"truncate":true,"dimensions":4,"keep_alive":"5m"}'),
-    ("/api/show", '{"model":"tiny","verbose":false,"options":{}}'),
-    ("/api/copy", '{"source":"tiny","destination":"b/c:d"}'),
-    ("/api/create", '{"model":"made","from":"tiny","system":"s","template":"{{ .Prompt }}","parameters":{"num_predict":1},"stream":false}'),
-    ("/api/pull", '{"model":"127.0.0.1:1/a/b:c","insecure":true,"stream":false}'),
-    ("/v1/chat/completions", '{"model":"tiny","messages":[{"role":"user","content":"Hi"}],"max_tokens":2,"temperature":0,"n":1}'),
-    ("/v1/completions", '{"model":"tiny","prompt":["a"],"max_tokens":2,"logprobs":1}'),
-    ("/v1/responses", '{"model":"tiny","input":"Hi","max_output_tokens":2}'),
-    ("/v1/messages", '{"model":"tiny","max_tokens":2,"messages":[{"role":"user","content":[{"type":"text","text":"Hi"}]}]}'),
-]  # fmt: skip
+FEW: dict[str, Any] = {"options": {"num_predict": 2}, "stream": False}
+TURN = [{"role": "user", "content": "Hi"}]
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    ("/api/generate", {"prompt": "Hi", "raw": True, "logprobs": True, "keep_alive": "5m", **FEW}),
+    ("/api/chat", {"messages": TURN, "think": False, "format": "json", **FEW}),
+    ("/api/embed", {"input": ["a", "b"], "truncate": True, "dimensions": 4}),
+    ("/api/show", {"verbose": False, "options": {}}),
+    ("/api/copy", {"source": "tiny", "destination": "b/c:d"}),
+    (
+        "/api/create",
+        {"model": "made", "from": "tiny", "system": "s", "template": "{{ .Prompt }}", "stream": False},
+    ),
+    ("/api/pull", {"model": "127.0.0.1:1/a/b:c", "insecure": True, "stream": False}),
+    ("/v1/chat/completions", {"messages": TURN, "max_tokens": 2, "temperature": 0, "n": 1}),
+    ("/v1/completions", {"prompt": ["a"], "max_tokens": 2, "logprobs": 1}),
+    ("/v1/responses", {"input": "Hi", "max_output_tokens": 2}),
+    (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], "max_tokens": 2},
+    ),
+]
 
 
 def test_request_bodies(tmp_path: Path) -> None:
     """Every answer is JSON, none is an internal error, and the server goes on."""
     from ollamapy.engine.engine import Engine
 
-    server = RunningServer(tmp_path, Engine)
+    server = RunningServer(tmp_path, Engine, context_length=64)
     try:
         add_gguf(server.store, MODELS / "tiny-llama.gguf", "tiny")
         with httpx.Client(base_url=server.url, timeout=60) as client:
             for dice in dices("bodies", 0.1):
                 path, body = dice.choice(BODIES)
-                text = mutate_text(body, dice).encode("utf-8", "surrogatepass")
+                text = mutate_text(json.dumps({"model": "tiny", **body}), dice).encode(
+                    "utf-8", "surrogatepass"
+                )
                 response = client.post(path, content=text, headers={"Content-Type": "application/json"})
                 for line in response.text.splitlines():
                     if line and not line.startswith(("data: [DONE]", "event: ", ":")):
@@ -201,7 +215,7 @@ def test_request_bodies(tmp_path: Path) -> None:
                 assert "internal error" not in response.text, text
                 if path == "/api/show" or dice.random() < 0.02:
                     assert client.get("/api/version").status_code == 200
-            good = client.post("/api/generate", content=BODIES[0][1])
+            good = client.post("/api/generate", json={"model": "tiny", **BODIES[0][1]})
             assert good.status_code == 200
     finally:
         server.close()
