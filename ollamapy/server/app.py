@@ -29,6 +29,7 @@ from ollamapy.server.openai_models import embeddings as openai_embeddings
 from ollamapy.server.openai_models import list_models as openai_models
 from ollamapy.server.openai_models import show_model as openai_model
 from ollamapy.server.openai_responses import responses
+from ollamapy.server.openapi import openapi
 from ollamapy.server.service import Service
 from ollamapy.server.settings import Settings
 from ollamapy.server.streaming import json_response
@@ -78,6 +79,7 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
     ("POST", "/api/blobs/{digest}", add_blob),
     ("POST", "/api/pull", pull),
     ("POST", "/api/push", push),
+    ("GET", "/openapi.json", openapi),
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/embeddings", openai_embeddings),

@@ -46,6 +46,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("needs Node with npm")
+    version = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < 20:
+        pytest.skip(f"needs Node 20, this is {version.strip()}")
     wanted = (SOURCES / "package.json").read_bytes()
     packages = cache_folder() / f"javascript-{hashlib.sha256(wanted).hexdigest()[:12]}"
     if not packages.exists():

@@ -1,0 +1,338 @@
+"""Answers under a grammar: they are valid, whoever they are computed beside and however late their masks come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from ollamapy._core import SamplingParams, sample
+from ollamapy.engine import Engine, constrained
+from ollamapy.engine.constrained_grammar import (
+    checked,
+    json_grammar,
+    lark_grammar,
+    regex_grammar,
+    schema_grammar,
+)
+from ollamapy.engine.constrained_schema import SchemaError, prepare
+from ollamapy.engine.constrained_thought import ThoughtGate, ThoughtTokens
+from ollamapy.engine.model import Model
+from ollamapy.types import Constraint, GenerationRequest, RequestError, SamplingOptions
+from tests.clients.scripted_model import build
+from tests.engine.schemas import SchemaMaker
+
+SCHEMAS = 500
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "maximum": 150}},
+    "required": ["name", "age"],
+}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    made = Engine(kv_memory=256 << 20)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def flat(engine: Engine, tmp_path: Path) -> Model:
+    """A model of bytes; at a high temperature all tokens are equally likely to it."""
+    return await engine.load(str(build(tmp_path / "flat.gguf", {"<|go|>": "text"})))
+
+
+def ask(model: Model, constraint: Constraint | None, seed: int = 1, **more: Any) -> GenerationRequest:
+    options: dict[str, Any] = {"num_predict": 1024, "num_ctx": 4096} | more
+    hot = SamplingOptions(temperature=1e6, top_k=0, top_p=1.0, seed=seed)
+    return GenerationRequest(model.tokenizer.encode("<|go|>"), sampling=hot, constraint=constraint, **options)
+
+
+async def answer(model: Model, request: GenerationRequest) -> tuple[str, str]:
+    text, reason = "", ""
+    async for delta in model.generate(request):
+        text += delta.text
+        reason = delta.done_reason or reason
+    return text, reason
+
+
+async def test_every_answer_that_stops_is_valid(flat: Model) -> None:
+    slots = asyncio.Semaphore(32)
+
+    async def run(seed: int) -> bool:
+        schema = SchemaMaker(seed).make()
+        jsonschema.Draft202012Validator.check_schema(schema)
+        async with slots:
+            text, reason = await answer(flat, ask(flat, Constraint(schema_grammar(schema, True)), seed))
+        if reason == "stop":
+            try:
+                jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+            except (ValueError, jsonschema.ValidationError) as error:
+                pytest.fail(f"seed {seed}: {text!r} under {json.dumps(schema)}: {error}")
+        return reason == "stop"
+
+    ended = await asyncio.gather(*(run(seed) for seed in range(SCHEMAS)))
+    assert sum(ended) >= 0.98 * SCHEMAS
+
+
+async def test_other_grammars(flat: Model) -> None:
+    for grammar, values in (
+        (regex_grammar("(a|b){3}/[0-9]"), None),
+        (lark_grammar('start: "yes" | "no" " way"'), {"yes", "no way"}),
+    ):
+        text, reason = await answer(flat, ask(flat, Constraint(checked(grammar))))
+        assert reason == "stop"
+        if values is None:
+            assert len(text) == 5 and set(text[:3]) <= {"a", "b"} and text[3] == "/" and text[4].isdigit()
+        else:
+            assert text in values
+    text, reason = await answer(flat, ask(flat, Constraint(json_grammar()), 3))
+    assert reason == "length" or isinstance(json.loads(text), dict)
+
+
+async def test_one_row_one_result(flat: Model) -> None:
+    """The same bits alone and in company, of constrained and free answers."""
+    constraint = Constraint(schema_grammar(PERSON))
+    alone = [await answer(flat, ask(flat, constraint, seed)) for seed in range(6)]
+    free = await answer(flat, ask(flat, None, num_predict=40))
+    together = await asyncio.gather(
+        *(answer(flat, ask(flat, constraint, seed)) for seed in range(6)),
+        answer(flat, ask(flat, None, num_predict=40)),
+    )
+    assert together == [*alone, free]
+
+
+async def test_a_mask_that_comes_late_changes_nothing(flat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for its answer nor for the others, who do not wait for it."""
+    constraint = Constraint(schema_grammar(PERSON))
+    want = [await answer(flat, ask(flat, constraint, seed)) for seed in range(3)]
+    free = await answer(flat, ask(flat, None, num_predict=40))
+    step = constrained.TokenMasks._step
+    threads = set()
+
+    def slow(self: constrained.TokenMasks, token: int) -> None:
+        threads.add(threading.current_thread().name)
+        time.sleep(0.012)
+        step(self, token)
+        self._slow = True
+
+    monkeypatch.setattr(constrained.TokenMasks, "_step", slow)
+    got = await asyncio.gather(
+        *(answer(flat, ask(flat, constraint, seed)) for seed in range(3)),
+        answer(flat, ask(flat, None, num_predict=40)),
+    )
+    assert got == [*want, free]
+    assert any(name.startswith("grammar") for name in threads), "slow masks leave the event loop"
+
+
+async def test_a_full_window_shifts_under_a_grammar(flat: Model) -> None:
+    schema = {"type": "array", "items": {"type": "integer", "maximum": 9}, "minItems": 60, "maxItems": 90}
+    text, reason = await answer(flat, ask(flat, Constraint(schema_grammar(schema)), num_ctx=64))
+    assert reason == "stop"
+    jsonschema.validate(json.loads(text), schema)
+
+
+async def test_the_trie_is_built_by_the_first_who_needs_it(flat: Model) -> None:
+    await answer(flat, ask(flat, None, num_predict=2))
+    assert flat._grammars._trie is None
+    await answer(flat, ask(flat, Constraint(schema_grammar(PERSON))))
+    assert flat._grammars._trie is not None
+
+
+_MANY = {f"k{i}": {"type": "string", "pattern": f"(a|b)*c{{1,50}}d{i}"} for i in range(900)}
+_CIRCLE = {"a": {"anyOf": [{"$ref": "#/$defs/b"}] * 9}, "b": {"anyOf": [{"$ref": "#/$defs/a"}] * 9}}
+HOSTILE: list[dict[str, Any]] = [
+    {"type": "string", "pattern": "(a?){5000}a{5000}"},
+    {"type": "string", "pattern": "^(([a-z])+.)+[A-Z]([a-z])+$", "maxLength": 50},
+    {"enum": [f"x{i}" for i in range(15_000)]},
+    {"type": "object", "properties": _MANY},
+    {"type": "array", "minItems": 100_000, "maxItems": 200_000},
+    {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    {"$defs": _CIRCLE, "$ref": "#/$defs/a"},
+]
+
+
+@pytest.mark.parametrize("schema", HOSTILE, ids=range(len(HOSTILE)))
+async def test_hostile_schemas_end_soon(flat: Model, schema: dict[str, Any]) -> None:
+    """In an answer or a refusal; and the event loop goes on meanwhile."""
+    longest, running = 0.0, True
+
+    async def watch() -> None:
+        nonlocal longest
+        while running:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - before)
+
+    watcher = asyncio.create_task(watch())
+    started = time.monotonic()
+    try:
+        grammar = await asyncio.to_thread(lambda: checked(schema_grammar(schema)))
+        await asyncio.wait_for(answer(flat, ask(flat, Constraint(grammar), num_predict=30)), 30)
+    except RequestError:
+        pass
+    finally:
+        running = False
+        await watcher
+    assert time.monotonic() - started < 30
+    assert longest < 2
+
+
+# ---- Schemas
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"properties": {"a": {"not": {"const": 1}}}}, "#/properties/a/not"),
+        ({"items": {"if": {}, "then": {}}}, "#/items/if"),
+        ({"properties": {"a/b": {"uniqueItems": True}}}, "#/properties/a~1b/uniqueItems"),
+        ({"anyOf": [{"type": "string", "pattern": "(?=a)"}]}, "#/anyOf/0/pattern"),
+        ({"type": "string", "format": "regex"}, "#/format"),
+        ({"type": "object", "properties": {"a": {}}, "minProperties": 1}, "#/minProperties"),
+        ({"dependentRequired": {"a": ["b"]}}, "#/dependentRequired"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_or_named(schema: dict[str, Any], path: str) -> None:
+    with pytest.raises(SchemaError, match=path.replace("$", r"\$")):
+        prepare(schema, strict=True)
+    _, dropped = prepare(schema, strict=False)
+    assert path in dropped
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "array", "minItems": 3, "maxItems": 2}, "minItems"),
+        ({"properties": {"a": {"minimum": 3, "maximum": 2}}}, "#/properties/a"),
+        ({"$ref": "#/$defs/none"}, "cannot resolve"),
+        ({"$ref": "http://127.0.0.1:1/schema.json"}, "cannot resolve"),
+        ({"$ref": "other.json#/a"}, "cannot resolve"),
+        ({"type": "strange"}, "unrecognized type"),
+        ({"enum": []}, "#/enum"),
+        ({"required": "a"}, "#/required"),
+        ({"maxLength": -1}, "#/maxLength"),
+        ({"items": 3}, "#/items"),
+    ],
+)
+def test_what_is_wrong_is_refused_always(schema: dict[str, Any], words: str) -> None:
+    for strict in (False, True):
+        with pytest.raises(SchemaError, match=words.replace("$", r"\$")):
+            prepare(schema, strict)
+
+
+def test_depth_and_size_are_bounded() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(200):
+        deep = {"items": deep}
+    for schema in (deep, {"enum": list(range(30_000))}):
+        with pytest.raises(SchemaError):
+            prepare(schema, strict=False)
+
+
+def test_annotations_are_ignored_and_objects_closed() -> None:
+    schema = {
+        "title": "t",
+        "default": 1,
+        "x-any": 2,
+        "examples": [1],
+        "type": "object",
+        "properties": {"a": {}},
+    }
+    prepared, dropped = prepare(schema, strict=True)
+    assert (prepared, dropped) == (
+        {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
+        [],
+    )
+
+
+# ---- Thoughts
+
+
+def test_a_thought_is_free_and_what_follows_is_not() -> None:
+    pieces = [
+        b"",
+        b"<thi",
+        b"nk>",
+        b"nk> so",
+        b"{",
+        b"</",
+        b"think",
+        b">",
+        b">\n\n",
+        b">{",
+        b">no",
+        b"a",
+        b"</think>",
+    ]
+    tokens = ThoughtTokens(pieces, "<think>", "</think>")
+    end = 0
+
+    def allowed(gate: ThoughtGate, grammar: set[int]) -> set[int]:
+        mask = np.zeros(1, np.uint32)
+        if gate.needs_grammar:
+            for token in grammar:
+                mask[0] |= np.uint32(1 << token)
+        if not gate.passed:
+            gate.open(mask, [end])
+        return {token for token in range(len(pieces)) if mask[0] >> token & 1}
+
+    def walk(*path: int) -> tuple[ThoughtGate, bytes | None]:
+        gate = ThoughtGate(tokens, False, lambda text: text == b"{")
+        rest: bytes | None = None
+        for token in path:
+            rest = gate.push(token)
+        return gate, rest
+
+    everything = set(range(len(pieces)))
+    assert allowed(walk()[0], {4}) == {1, 4}
+    assert walk(4)[1] == b"{" and walk(4)[0].passed, "no thought at all"
+    assert allowed(walk(1)[0], {4}) == {2, 3}
+    assert allowed(walk(1, 3)[0], {4}) == everything - {end}
+    assert allowed(walk(1, 2, 11, 5, 6)[0], {4}) == everything - {end, 10}
+    assert walk(1, 2, 5, 6, 8)[1] == b"" and walk(1, 2, 5, 6, 9)[1] == b"{"
+    assert walk(1, 2, 12)[0].passed
+
+
+# ---- The sampler
+
+
+def test_a_mask_forbids_and_changes_neither_draws_nor_logprobs() -> None:
+    rng = np.random.default_rng(3)
+    row = rng.standard_normal(1000).astype(np.float32)
+    allowed = rng.choice(1000, 100, replace=False)
+    words = np.zeros(1000 // 32 + 1, np.uint32)
+    for token in allowed:
+        words[token >> 5] |= np.uint32(1 << (token & 31))
+    cut = np.full(1000, -np.inf, np.float32)
+    cut[allowed] = row[allowed]
+    for seed in range(50):
+        params = SamplingParams(seed=seed, temperature=1.5, repeat_penalty=1.3, logprobs=2)
+        token, logprob, top = sample(row, [int(allowed[0])], params, 5, words)
+        assert token == sample(cut, [int(allowed[0])], params, 5)[0]
+        assert (logprob, top) == (pytest.approx(sample_logprob(row, token)), sample(row, [], params, 5)[2])
+    with pytest.raises(ValueError, match="grammar"):
+        sample(row, [], SamplingParams(), 0, np.zeros(32, np.uint32))
+
+
+def sample_logprob(row: np.ndarray[Any, np.dtype[np.float32]], token: int) -> float:
+    shifted = row.astype(np.float64) - row.max()
+    return float(shifted[token] - np.log(np.exp(shifted).sum()))
+
+
+def test_a_bias_moves_logits_before_the_draw() -> None:
+    row = np.array([1.0, 2.0, 3.0], np.float32)
+    for bias, want in (([], 2), ([(0, 2.5)], 0), ([(2, -100.0), (0, 0.5)], 1), ([(99, 5.0)], 2)):
+        assert sample(row, [], SamplingParams(temperature=0, logit_bias=bias), 0)[0] == want
+    with pytest.raises(ValueError, match="logit_bias"):
+        SamplingParams(logit_bias=[(0, float("nan"))])
