@@ -64,6 +64,10 @@ class GGUFFile:
 def dequantize(type_id: int, data: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
     """Scalar reference: count values of a block type. Raises ValueError for sizes that do not fit."""
 
+def quantize(type_id: int, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Blocks of a type, of values in rows of whole blocks. The GIL is released. Raises ValueError for a count that
+    makes no whole blocks and for values that are not finite or too large for the type."""
+
 def f32_to_f16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The bits of half precision, rounded to nearest even; same shape."""
 
@@ -133,9 +137,12 @@ def available_isas() -> list[str]:
 
 @final
 class Weights:
-    """The tensors of a file, repacked for a device on first use and shared by all programs of the model."""
+    """The tensors of a file, repacked for a device on first use and shared by all programs of the model.
 
-    def __init__(self, file: GGUFFile, device: Device) -> None: ...
+    adapter is a second file whose tensors are found too, where the first has none of their name.
+    """
+
+    def __init__(self, file: GGUFFile, device: Device, adapter: GGUFFile | None = None) -> None: ...
     @property
     def nbytes(self) -> int:
         """Bytes resident now."""

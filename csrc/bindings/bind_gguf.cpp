@@ -9,6 +9,7 @@
 #include "bindings/bindings.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_file.h"
+#include "gguf/quantize.h"
 
 namespace ollamapy {
 
@@ -128,6 +129,25 @@ py::array_t<float> dequantize_bytes(uint32_t type_id, const Bytes& data, int64_t
 
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
+py::array_t<uint8_t> quantize_values(uint32_t type_id, const Floats& values) {
+    const auto type = dtype_info(type_id);
+    if (!type) throw py::value_error(dtype_name(type_id) + " is not supported");
+    const py::ssize_t count = values.size();
+    if (count % type->block_size != 0) {
+        throw py::value_error(std::to_string(count) + " values are not whole blocks of " + type->name);
+    }
+    py::array_t<uint8_t> out(count / type->block_size * type->block_bytes);
+    const float* from = values.data();
+    uint8_t* to = out.mutable_data();
+    bool done = false;
+    {
+        py::gil_scoped_release release;
+        done = quantize(static_cast<DType>(type_id), from, to, count);
+    }
+    if (!done) throw py::value_error(std::string("a value is not finite or too large for ") + type->name);
+    return out;
+}
+
 py::array_t<uint16_t> round_to_f16(const Floats& values) {
     py::array_t<uint16_t> out(std::vector<py::ssize_t>(values.shape(), values.shape() + values.ndim()));
     std::transform(values.data(), values.data() + values.size(), out.mutable_data(), f32_to_f16);
@@ -207,6 +227,7 @@ void bind_gguf(py::module_& module) {
         .def("dequantize", &dequantize_tensor, py::arg("name"));
 
     module.def("dequantize", &dequantize_bytes, py::arg("type_id"), py::arg("data"), py::arg("count"));
+    module.def("quantize", &quantize_values, py::arg("type_id"), py::arg("values"));
     module.def("f32_to_f16", &round_to_f16, py::arg("values"));
 }
 

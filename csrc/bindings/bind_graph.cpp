@@ -75,10 +75,11 @@ void bind_graph(py::module_& module) {
         .def_property_readonly("isa", [](const Device& device) { return device.isa().name; });
 
     py::class_<Weights, std::shared_ptr<Weights>>(module, "Weights", py::is_final())
-        .def(py::init([](std::shared_ptr<GGUFFile> file, std::shared_ptr<Device> device) {
-                 return std::make_shared<Weights>(std::move(file), std::move(device));
+        .def(py::init([](std::shared_ptr<GGUFFile> file, std::shared_ptr<Device> device,
+                         std::shared_ptr<GGUFFile> adapter) {
+                 return std::make_shared<Weights>(std::move(file), std::move(device), std::move(adapter));
              }),
-             py::arg("file"), py::arg("device"))
+             py::arg("file"), py::arg("device"), py::arg("adapter") = nullptr)
         .def_property_readonly("nbytes", &Weights::nbytes);
 
     py::class_<Value>(module, "Value", py::is_final())

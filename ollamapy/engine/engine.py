@@ -72,14 +72,14 @@ class Engine:
     def held_bytes(self, model: LoadedModel) -> int:
         return model.nbytes + sum(m.promised_bytes for m in self._models if m is model)
 
-    async def load(self, path: str) -> Model:
+    async def load(self, path: str, adapter: str = "") -> Model:
         loop, device = self._loop, self._device
         if loop is None or device is None:
             raise EngineError("the engine is not running")
         settings = Settings(
             self._prefill_chunk, self._max_sequences, prefix_cache=self._prefix_cache, kv_type=self._kv_type
         )
-        parts = await asyncio.to_thread(read_parts, path, device, settings)
+        parts = await asyncio.to_thread(read_parts, path, device, settings, adapter)
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
         settings = replace(settings, kv_memory=self._kv_budget())

@@ -26,6 +26,7 @@ from ollamapy.engine.stream import TextStream
 from ollamapy.models import check
 from ollamapy.models.architecture import Architecture
 from ollamapy.models.bert import Bert
+from ollamapy.models.lora import Adapter, new_graph, read_adapter
 from ollamapy.types import ContextLengthError, Delta, EngineError, GenerationRequest, RequestError
 
 ANSWER_LIMIT = 10  # times num_ctx: no answer is longer
@@ -52,19 +53,24 @@ class Parts:
     architecture: Architecture
     tokenizer: _core.Tokenizer
     weights: _core.Weights
+    adapter: Adapter | None
     program: _core.Program
 
+    def graph(self) -> _core.Graph:
+        return new_graph(self.weights, self.adapter)
 
-def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
+
+def read_parts(path: str, device: _core.Device, settings: Settings, adapter_path: str = "") -> Parts:
     """Check a file, read its weights, compile its main program: the generating one, or that of an embedding
-    model.
+    model. adapter_path, if not empty, is a LoRA that is applied.
 
     Raises UnsupportedModelError before a weight is read, GGUFError, OSError, MemoryError.
     """
     file = _core.GGUFFile(path)
     architecture = check(file)
-    weights = _core.Weights(file, device)
-    graph = _core.Graph(weights)
+    adapter = read_adapter(_core.GGUFFile(adapter_path), file) if adapter_path else None
+    weights = _core.Weights(file, device, None if adapter is None else adapter.file)
+    graph = new_graph(weights, adapter)
     with ThreadPoolExecutor(1) as side:  # the vocabulary beside the weights, neither with the GIL
         tokenizer = side.submit(_core.Tokenizer, file)
         if isinstance(architecture, Bert):
@@ -75,7 +81,7 @@ def read_parts(path: str, device: _core.Device, settings: Settings) -> Parts:
             rows = settings.prefill_rows + settings.max_sequences
             logits = architecture.logits(graph)
             program = graph.compile(logits, rows, settings.max_sequences, settings.kv_type)
-        return Parts(file, architecture, tokenizer.result(), weights, program)
+        return Parts(file, architecture, tokenizer.result(), weights, adapter, program)
 
 
 class Model:
@@ -267,7 +273,7 @@ class Model:
                 rows = self._settings.prefill_rows
 
                 def compile_program() -> _core.Program:
-                    graph = _core.Graph(parts.weights)
+                    graph = parts.graph()
                     hidden = parts.architecture.hidden(graph)
                     return graph.compile(hidden, rows, rows, self._settings.kv_type)
 

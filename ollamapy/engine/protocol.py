@@ -78,8 +78,10 @@ class Engine(Protocol):
     def held_bytes(self, model: LoadedModel) -> int:
         """Memory that unload() gives back, the promised included."""
 
-    async def load(self, path: str) -> LoadedModel:
+    async def load(self, path: str, adapter: str = "") -> LoadedModel:
         """Read a GGUF file and make it ready to run; the work happens off the event loop.
+
+        adapter, if not empty, is the GGUF of a LoRA that is applied.
 
         Raises UnsupportedModelError before any weight is read, GGUFError for a malformed file, OSError when
         it cannot be read, MemoryError when it does not fit.

@@ -81,17 +81,24 @@ class Residency:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, key: str, name: str, path: str, keep_alive: float | None, num_ctx: int = 0
+        self,
+        key: str,
+        name: str,
+        path: str,
+        keep_alive: float | None,
+        num_ctx: int = 0,
+        adapter: str = "",
     ) -> AsyncIterator[LoadedModel]:
         """A model, loaded if need be, that stays while the context is open.
 
-        key tells models apart (a digest); name is for people. keep_alive None leaves what the model has.
+        key tells models apart (digests of weights and adapter); name is for people. keep_alive None leaves
+        what the model has.
         Raises what Engine.load() raises, DoesNotFitError, and EngineError when loading takes too long.
         """
         while (resident := self._models.get(key)) is not None and resident.leaving:
             await self._change()
         if resident is None:
-            resident = self._start(key, name, path)
+            resident = self._start(key, name, path, adapter)
         resident.name = name
         if keep_alive is not None:
             resident.keep_alive = keep_alive
@@ -133,9 +140,9 @@ class Residency:
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    def _start(self, key: str, name: str, path: str) -> Resident:
+    def _start(self, key: str, name: str, path: str, adapter: str) -> Resident:
         began = asyncio.Event()
-        task = asyncio.ensure_future(self._load(key, name, path, began))
+        task = asyncio.ensure_future(self._load(key, name, path, adapter, began))
         resident = Resident(key, name, task, self._keep_alive, began=began)
         self._models[key] = resident
 
@@ -151,7 +158,7 @@ class Residency:
         task.add_done_callback(settle)
         return resident
 
-    async def _load(self, key: str, name: str, path: str, began: asyncio.Event) -> LoadedModel:
+    async def _load(self, key: str, name: str, path: str, adapter: str, began: asyncio.Event) -> LoadedModel:
         async with self._loads:
             if not self._models[key].users:
                 raise EngineError(f"nobody waits for {name} any more")
@@ -171,7 +178,7 @@ class Residency:
             began.set()
             while True:
                 try:
-                    return await self._engine.load(path)
+                    return await self._engine.load(path, adapter)
                 except MemoryError as error:
                     others = [r for r in self._models.values() if r.ready and r.key != key]
                     if not others:

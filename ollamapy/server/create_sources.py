@@ -6,21 +6,24 @@ Everything here blocks and is called inside blobs.writing().
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from ollamapy._core import GGUFFile
+from ollamapy.models.lora import check_adapter
 from ollamapy.server.errors import ServerError
 from ollamapy.server.requests import CreateRequest
+from ollamapy.server.streaming import Event
 from ollamapy.store.convert import convert_model
 from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError, ModelNotFoundError
 from ollamapy.store.importing import model_layers
-from ollamapy.store.manifest import Layer, ModelConfig
+from ollamapy.store.manifest import Layer, ModelConfig, layer_type
 from ollamapy.store.names import ModelName, parse_digest
+from ollamapy.store.quantize import QuantizeError, file_type, quantized
 from ollamapy.store.store import Store
-from ollamapy.types import RequestError
+from ollamapy.types import RequestError, UnsupportedModelError
 
 Report = Callable[[str], None]
 
@@ -137,12 +140,40 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
 
 
-def read_adapter(store: Store, files: Mapping[str, str], report: Report) -> Layer:
-    """The layer of an adapter. Raises RequestError."""
+def read_adapter(store: Store, files: Mapping[str, str], source: Source, report: Report) -> Layer:
+    """The layer of an adapter that the model can have. Raises RequestError."""
     if _kind(store, files) == "safetensors":
         raise RequestError("adapters in safetensors format are not supported: convert the adapter to GGUF")
-    if len(files) > 1:
+    if len(files) > 1 or any(layer.kind == "adapter" for layer in source.layers):
         raise RequestError("only one adapter is currently supported")
     report("parsing GGUF")
-    _gguf(store, next(iter(files.values())))
-    raise RequestError("adapters are not supported by this server")
+    digest = _gguf(store, next(iter(files.values())))
+    path = store.blobs.existing(digest)
+    base = next((layer.digest for layer in source.layers if layer.kind == "model"), "")
+    try:
+        check_adapter(str(path), str(store.blobs.existing(base)))
+    except UnsupportedModelError as error:
+        raise RequestError(str(error)) from None
+    return Layer(media_type=layer_type("adapter"), digest=digest, size=path.stat().st_size)
+
+
+def quantize_source(store: Store, source: Source, target: str, progress: Callable[[Event], None]) -> Source:
+    """The same model with its weights in another type. Raises ServerError, as Ollama's 500."""
+    layer = next((layer for layer in source.layers if layer.kind == "model"), None)
+    if layer is None:
+        raise ServerError("there are no weights to quantize")
+    path = store.blobs.existing(layer.digest)
+    status: Event = {"digest": layer.digest}
+
+    def report(completed: int, total: int) -> None:
+        progress({**status, "total": total, "completed": completed})
+
+    try:
+        kind = file_type(target)
+        status["status"] = f"quantizing {source.config.file_type} model to {kind}"
+        digest, size = store.blobs.add(quantized(path, kind, progress=report))
+    except QuantizeError as error:
+        raise ServerError(str(error)) from None
+    new = Layer(media_type=layer.media_type, digest=digest, size=size)
+    config = msgspec.structs.replace(source.config, file_type=kind)
+    return replace(source, config=config, layers=[new if old is layer else old for old in source.layers])

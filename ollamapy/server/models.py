@@ -28,6 +28,8 @@ from ollamapy.types import RequestError
 _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
 
+NO_TEMPLATE = "{{ .Prompt }}"  # what a model without a template is said to have
+
 Think = bool | str | None
 Renderer = Callable[[list[dict[str, Any]]], str]
 """messages to prompt"""
@@ -43,17 +45,21 @@ class ServedModel:
 
     @property
     def key(self) -> str:
-        """What tells resident models apart: the weights."""
+        """What tells resident models apart: the weights and what is added to them."""
         return self.stored.weights
 
     @property
     def path(self) -> str:
-        """The GGUF to load. Raises RequestError for a model that is more than its GGUF."""
-        if self.stored.count("adapter"):
-            raise RequestError(
-                f"model {self.stored.name.short} has an adapter, which this server cannot apply"
-            )
+        """The GGUF to load."""
         return str(self.stored.model_path)
+
+    @property
+    def adapter(self) -> str:
+        """The GGUF of its LoRA, "" without one. Raises RequestError for more than one."""
+        paths = self.stored.paths("adapter")
+        if len(paths) > 1:
+            raise RequestError("only one adapter is currently supported")
+        return str(paths[0]) if paths else ""
 
     @cached_property
     def template(self) -> JinjaTemplate | GoTemplate | None:
@@ -62,7 +68,7 @@ class ServedModel:
         own = None if self.stored.template is None else GoTemplate(self.stored.template)
         named = self.stored.config.renderer or self.stored.config.parser  # they expect their own TEMPLATE
         if named and own is None:
-            return GoTemplate("{{ .Prompt }}")
+            return GoTemplate(NO_TEMPLATE)
         if source is None or named or self.speaks_harmony:
             return own
         jinja = JinjaTemplate(source, self.facts.bos, self.facts.eos)
@@ -128,7 +134,7 @@ class ServedModel:
         """The template as `show` prints it."""
         if isinstance(self.template, JinjaTemplate):
             return self.template.source
-        return self.stored.template or "{{ .Prompt }}"
+        return self.stored.template or NO_TEMPLATE
 
     def can(self, capability: str) -> bool:
         return capability in self.capabilities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +13,14 @@ from aiohttp import web
 
 from ollamapy.prompt.errors import TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
-from ollamapy.server.create_sources import Report, Source, is_server_path, read_adapter, read_source
+from ollamapy.server.create_sources import (
+    Report,
+    Source,
+    is_server_path,
+    quantize_source,
+    read_adapter,
+    read_source,
+)
 from ollamapy.server.decode import read_request
 from ollamapy.server.errors import ServerError
 from ollamapy.server.requests import CreateRequest
@@ -25,7 +32,6 @@ from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError
 
-_UNQUANTIZED = ("F32", "F16", "BF16")
 _INFO_TEXTS = {
     "model_family": "model_family",
     "quantization_level": "file_type",
@@ -128,18 +134,18 @@ class _Layers:
         return self._notes.get(layer.digest, usual)
 
 
-def create_model(store: Store, asked: CreateRequest, name: ModelName, report: Report) -> None:
-    """Write a model; blocks, and is not interrupted once begun. report gets progress lines."""
+def create_model(
+    store: Store, asked: CreateRequest, name: ModelName, report: Report, progress: Callable[[Event], None]
+) -> None:
+    """Write a model; blocks, and is not interrupted once begun. report gets lines, progress events with sizes."""
     with store.blobs.writing():
         before = store.blobs.digests()
         remote = Source(_remote_config(asked), []) if asked.remote_host else None
         source = remote or read_source(store, asked, report)
         if asked.adapters is not None and remote is None:
-            source.layers.append(read_adapter(store, asked.adapters, report))
+            source.layers.append(read_adapter(store, asked.adapters, source, report))
         if asked.quantization:
-            if source.config.file_type not in _UNQUANTIZED:
-                raise ServerError("quantization is only supported for F16, BF16 and F32 models")
-            raise RequestError("quantizing is not supported by this server")
+            source = quantize_source(store, source, asked.quantization, progress)
         made = _Layers(store, source, before)
         if asked.template:
             made.replace("template", asked.template)
@@ -186,21 +192,24 @@ def _licenses(value: Any) -> list[str]:
 
 async def _events(service: Service, asked: CreateRequest, name: ModelName) -> AsyncGenerator[Event, None]:
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def progress(event: Event) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, event)
 
     def report(status: str) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, status)
+        progress({"status": status})
 
     def work() -> None:
         try:
-            create_model(service.store, asked, name, report)
+            create_model(service.store, asked, name, report, progress)
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, None)
 
     task = service.write(work)  # ends whole, whoever leaves
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    while (status := await queue.get()) is not None:
-        yield {"status": status}
+    while (event := await queue.get()) is not None:
+        yield event
     await task
     yield {"status": "success"}
 

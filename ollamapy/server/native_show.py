@@ -13,7 +13,7 @@ from ollamapy._core import GGUFFile
 from ollamapy.server.decode import read_request
 from ollamapy.server.encode import timestamp
 from ollamapy.server.errors import NotFoundError, RequiredError
-from ollamapy.server.models import ServedModel, served
+from ollamapy.server.models import NO_TEMPLATE, ServedModel, served
 from ollamapy.server.native_models import details
 from ollamapy.server.requests import ShowRequest
 from ollamapy.server.service import Service
@@ -61,12 +61,13 @@ def _is_list(file: GGUFFile, key: str) -> bool:
 
 
 def describe_texts(stored: StoredModel, template: str, asked: ShowRequest) -> dict[str, Any]:
-    """What does not need the GGUF. template is the one its Modelfile names."""
+    """What does not need the GGUF. A template that is the file's own has no place in a Modelfile."""
     system = asked.system or stored.system
+    written = stored.template if stored.template is not None else template if template == NO_TEMPLATE else ""
     value: dict[str, Any] = {}
     if stored.licenses:
         value["license"] = "\n".join(stored.licenses)
-    value["modelfile"] = shown_modelfile(stored, stored_modelfile(stored, template, system, asked.options))
+    value["modelfile"] = shown_modelfile(stored, stored_modelfile(stored, written, system, asked.options))
     if stored.parameters:
         value["parameters"] = parameters_text(stored.parameters)
     if template:

@@ -131,7 +131,9 @@ class Service:
         window = options.context(self.settings.context_length, model.facts.context_length or 1 << 31)
         async with self._counted():
             before = time.monotonic_ns()
-            use = self.residency.use(model.key, model.stored.name.short, model.path, keep_alive, window)
+            use = self.residency.use(
+                model.key, model.stored.name.short, model.path, keep_alive, window, model.adapter
+            )
             async with use as loaded:
                 timing.load = time.monotonic_ns() - before
                 yield loaded

@@ -190,8 +190,8 @@ def stored_modelfile(
     commands = [Command("from", str(path)) for path in stored.paths("model")]
     commands += [Command("adapter", str(path)) for path in stored.paths("adapter")]
     commands += [Command("from", str(path)) for path in stored.paths("projector")]
-    commands.append(Command("template", template))
     for name, value in (
+        ("template", template),
         ("system", system),
         ("renderer", config.renderer),
         ("parser", config.parser),

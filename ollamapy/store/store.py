@@ -97,8 +97,9 @@ class StoredModel:
 
     @property
     def weights(self) -> str:
-        """The digest of the weights, "" for a model without."""
-        return next((layer.digest for layer in self.manifest.layers if layer.kind == "model"), "")
+        """What is loaded: the digest of the weights, with those of adapters behind it; "" for a model without."""
+        digests = [layer.digest for layer in self.manifest.layers if layer.kind in ("model", "adapter")]
+        return "+".join(digests)
 
     @cached_property
     def template(self) -> str | None:

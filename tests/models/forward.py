@@ -21,10 +21,16 @@ class Forward:
     """One sequence at a time; context bounds its tokens."""
 
     def __init__(
-        self, path: Path, threads: int = 0, isa: str = "", context: int = 2048, kv_type: str = "f16"
+        self,
+        path: Path,
+        threads: int = 0,
+        isa: str = "",
+        context: int = 2048,
+        kv_type: str = "f16",
+        adapter: Path | None = None,
     ) -> None:
         self.device = _core.Device(threads, isa)
-        self.parts = read_parts(str(path), self.device, Settings(kv_type=kv_type))
+        self.parts = read_parts(str(path), self.device, Settings(kv_type=kv_type), str(adapter or ""))
         self.program = self.parts.program
         self.pages = -(-context // _core.PAGE_TOKENS)
         if self.parts.architecture.bidirectional:

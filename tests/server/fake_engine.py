@@ -105,7 +105,7 @@ class FakeEngine:
     def held_bytes(self, model: Any) -> int:
         return 1 << 30
 
-    async def load(self, path: str) -> FakeModel:
+    async def load(self, path: str, adapter: str = "") -> FakeModel:
         if self.loaded >= self.fits:
             raise MemoryError("1 GiB more are needed")
         self.loads.append(path)

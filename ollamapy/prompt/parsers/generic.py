@@ -22,6 +22,7 @@ from ollamapy.prompt.template_tags import Tags
 
 _ARGUMENTS = ("arguments", "parameters")
 _NAMES = ("name", "tool_name", "function", "tool")
+_MOST_FAILURES = 100  # tags in an answer that turn out to begin no call
 _LONGEST_LEAD = 256  # characters between a tag and the object of its call
 
 
@@ -33,6 +34,7 @@ class GenericParser(Parser):
         self._thinking = self.thought = tags.thinking if setup.think else None
         self._call = tags.call
         self._bare = tags.call.tag in ("{", "[")
+        self._failures = 0
         self._names = sorted((_name_of(tool) for tool in setup.tools), key=len, reverse=True)
         calls = (tags.call.tag, tags.call.end, *self._endings()) if self._names else ()
         self.visible = [tag for tag in (*(self._thinking or ()), *calls) if len(tag) > 1]
@@ -86,6 +88,7 @@ class GenericParser(Parser):
             return
         while (yield from self._next_bare()):
             pass
+        yield from self._rest(Content)
 
     def _next_bare(self) -> Generator[Piece | None, None, bool]:
         """Text up to the next object, and its call if it is one. False at the end of the text."""
@@ -94,17 +97,24 @@ class GenericParser(Parser):
         self._text = "{" + self._text
         if not (yield from self._calls()):
             yield Content(self._drop(1))
-        return True
+        return self._tries()
 
     def _tagged_calls(self) -> Reading:
         tag = self._call.tag
-        while (yield from self._upto(Content, tag)) is not None:
+        while self._tries():
+            if (yield from self._upto(Content, tag)) is None:
+                return
             self._text = tag + self._text
             if (yield from self._calls()):
                 continue
             if self.unfinished_call and self._cut:  # half a call, which the limit explains
                 return
             yield Content(self._drop(len(tag)))
+        yield from self._rest(Content)
+
+    def _tries(self) -> bool:
+        """Whether to look for more calls: not when so much was none that looking takes longer than reading."""
+        return self._failures < _MOST_FAILURES
 
     def _calls(self) -> Generator[Piece | None, None, bool]:
         """The calls that the text begins with, and what closes them. False: it is not one, and stays."""
@@ -113,6 +123,7 @@ class GenericParser(Parser):
         while True:
             call, end = yield from self._object(lead)
             if call is None:
+                self._failures += not found
                 return found
             found = True
             yield call

@@ -28,10 +28,10 @@ def _pairs(text: str) -> tuple[str, list[tuple[str, str]], bool]:
     key: str | None = None
     expected = TAGS[0]  # what a text belongs to: the opening tag before it
     at = 0
+    opened = False
     closed = True
     for tag in [*_TAG.finditer(rest), None]:
         piece = rest[at : tag.start()] if tag is not None else rest[at:]
-        opened = at > 0 and rest[:at].endswith((TAGS[0], TAGS[2]))
         if piece.strip() or opened:
             if expected == TAGS[0]:
                 key, expected = piece.strip(), TAGS[2]
@@ -42,6 +42,7 @@ def _pairs(text: str) -> tuple[str, list[tuple[str, str]], bool]:
         if tag is None:
             break
         at = tag.end()
+        opened = tag[0] in (TAGS[0], TAGS[2])
     return name, pairs, closed and key is None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 
-from ollamapy.prompt.parsers.base import Content, Parser, Piece, Reading, Thinking, ToolCall
+from ollamapy.prompt.parsers.base import Content, Parser, Piece, Reading, Setup, Thinking, ToolCall
 from ollamapy.prompt.parsers.glm import CALL, CALL_END, TAGS, THINK, THINK_END
 from ollamapy.prompt.parsers.json_values import BraceScan, json_object, named_call
 from ollamapy.prompt.parsers.schema_values import block_value, parameter_types, tool_name, tool_named
 
 _USER, _USER_END = "<user>", "</user>"
+_MOST_FAILURES = 100  # braces and tags that turn out to begin no call
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 _ALIASES = {"read_file": "read", "write_file": "write", "edit_file": "edit", "web_fetch": "webfetch"}
 
@@ -20,6 +21,10 @@ class LagunaParser(Parser, names=("laguna",)):
     has_thinking = True
     thought_tags = (THINK, THINK_END)
     visible = (THINK, THINK_END, CALL, CALL_END, _USER, _USER_END, *TAGS)
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._failures = 0
 
     def read(self) -> Reading:
         if self.in_thought:
@@ -49,6 +54,8 @@ class LagunaParser(Parser, names=("laguna",)):
     def _content(self) -> Reading:
         offered = (_USER, "{") if self.tools else ()
         while True:
+            if self._failures >= _MOST_FAILURES:  # looking on would take longer than reading
+                offered = ()
             while (yield from self._echo(THINK_END)):
                 pass
             tag = yield from self._upto(Content, THINK, CALL, *offered, trim="before a whole tag")
@@ -87,6 +94,7 @@ class LagunaParser(Parser, names=("laguna",)):
         text = yield from self._inside(_USER_END)
         call = None if text is None else self._call_of(text)
         if text is None:
+            self._failures += 1
             yield Content(_USER)
         elif call is None or tool_named(self.tools, call.name) is None:
             yield Content(_USER + text + _USER_END)
@@ -100,6 +108,7 @@ class LagunaParser(Parser, names=("laguna",)):
         end = yield from self._object_end()
         call = named_call(self._text[:end]) if end is not None else None
         if call is None or tool_named(self.tools, self._resolved(call.name)) is None:
+            self._failures += end is None
             yield Content(self._drop(1 if end is None else end))
             return
         self._drop(end or 0)

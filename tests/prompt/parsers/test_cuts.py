@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ollamapy.prompt.parsers import FAMILIES, ParseError, Setup
-from tests.prompt.parsers.recorded import CASES, TOOLS, parser_of, read, text_of
+from tests.prompt.parsers.recorded import CASES, TEMPLATES, TOOLS, parser_of, read, text_of
 
 TEXTS = {
     (case.get("parser"), case.get("template"), case["tools"], repr(case.get("think")), text): case
@@ -78,3 +80,20 @@ def test_an_empty_answer(name: str) -> None:
             assert parser.push("") + parser.finish() == []
         except ParseError as error:
             pytest.fail(str(error))
+
+
+HOSTILE = ["{" * 20_000, '{"' * 10_000, "[" * 20_000, "<" * 20_000, '{"a":' * 5_000, "<user>" * 5_000]
+
+
+@pytest.mark.parametrize("text", [f"{tag}{text}" for text in HOSTILE for tag in ("", "<tool_call>")])
+def test_hostile_texts_take_no_time(text: str) -> None:
+    """A model can be asked to write anything; reading it must not hold up the others."""
+    kinds = [FAMILIES[name] for name in sorted(FAMILIES)]
+    templates = [{"template": i, "tools": 1, "id": ""} for i in range(len(TEMPLATES))]
+    for parser in [*(kind(Setup(TOOLS[1], None)) for kind in kinds), *map(parser_of, templates)]:
+        started = time.thread_time()
+        with contextlib.suppress(ParseError):
+            for at in range(0, len(text), 50):
+                parser.push(text[at : at + 50])
+            parser.finish()
+        assert time.thread_time() - started < 2, type(parser)
