@@ -31,8 +31,10 @@ class Ours:
     def __init__(self, path: Path, threads: int) -> None:
         self.device = Device(threads)
         file = GGUFFile(str(path))
-        graph = Graph(Weights(file, self.device))
+        weights = Weights(file, self.device)
+        graph = Graph(weights)
         self.program: Program = graph.compile(models.check(file).logits(graph), CHUNK, MOST_STREAMS)
+        self.weight_bytes: int = weights.nbytes  # what a token reads
         self.runner = Runner(self.device)
         self.vocabulary = file.array_length("tokenizer.ggml.tokens")
         self.random = np.random.default_rng(0)

@@ -141,8 +141,8 @@ void Executor::prepare() {
     }
 
     const size_t count = program.instructions.size();
-    shares_.start(static_cast<int>(threads));
-    ahead_.assign(threads, {});
+    shares_.start(threads_);
+    ahead_.assign(threads_, {});
     counts_.resize(count);
     size_t shared = 0, partials = 0;
     for (size_t i = 0; i < count; ++i) {

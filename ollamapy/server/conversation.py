@@ -29,6 +29,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
 from ollamapy.server.service import Fitted, Limits, Service, Timing, fit_messages, tokenize
+from ollamapy.server.tool_schemas import check_tools
 from ollamapy.types import Constraint, Delta, DoneReason, RequestError, TokenLogprob, Usage
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Conversation:
         if self.think == "max" and model.speaks_harmony:
             self.think = "high"  # it has no more
         check_completion(model, "chat" if question is None else "generate")
+        check_tools(asked.tools)
         if asked.tools:
             check_capability(model, "tools")
         if question is not None and question.suffix:
