@@ -44,7 +44,10 @@ def free_port() -> int:
 async def running(command: list[str], url: str, env: dict[str, str]) -> AsyncIterator[aiohttp.ClientSession]:
     """The process of a server that answers at url, and a session to ask it."""
     process = await asyncio.create_subprocess_exec(
-        *command, env={**os.environ, **env}, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        *command,
+        env={**os.environ, **env},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     connector = aiohttp.TCPConnector(limit=0)
     try:
@@ -119,7 +122,9 @@ async def embedding(model: str, threads: int, rounds: int) -> None:
                     await post(session, url, {"model": model, "input": texts})
                     end = time.perf_counter()
                     seconds.setdefault((f"{length} tokens, one by one", name), []).append(middle - start)
-                    seconds.setdefault((f"{length} tokens, {TOGETHER} together", name), []).append(end - middle)
+                    seconds.setdefault((f"{length} tokens, {TOGETHER} together", name), []).append(
+                        end - middle
+                    )
     print(f"\n{model}: {threads} threads, texts/s, medians of {rounds} interleaved rounds\n")
     print("| | ollamapy | llama-server | ratio |\n| --- | --- | --- | --- |")
     for what in dict.fromkeys(what for what, _ in seconds):
