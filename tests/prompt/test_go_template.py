@@ -20,7 +20,6 @@ sys.path.insert(0, str(GOLDEN))
 from record_templates import asks  # noqa: E402
 
 from ollamapy.prompt.template_tags import thinking_tags  # noqa: E402
-from ollamapy.prompt.well_known import WELL_KNOWN, edit_distance, recognize  # noqa: E402
 
 ANSWERS = json.loads((GOLDEN / "templates" / "answers.json").read_text("utf-8"))
 WORDED_OTHERWISE = (  # the same errors, which Go tells by what its reflection met, or of which it has more room
@@ -166,20 +165,3 @@ def test_capabilities() -> None:
     assert GoTemplate("{{ .Tools }}").has_tool_round_trip is False
     assert GoTemplate('{{ .Tools }}{{ .ToolCalls }}{{ if eq .Role "tool" }}{{ end }}').has_tool_round_trip
     assert GoTemplate("{{ .Prompt }}|{{ .Suffix }}|{{ .Response }}").render_insert("a", "b") == "a|b|"
-
-
-def test_well_known() -> None:
-    for known in WELL_KNOWN:
-        assert GoTemplate(known.template).render(HISTORY[:1]).startswith("<|im_start|>system\nS<|im_end|>\n")
-        for form in known.jinja:
-            assert recognize(form) is known
-            assert recognize(form.replace("helpful", "kind and helpful")) is known
-    assert recognize("{{ messages }}") is None
-
-
-def test_edit_distance() -> None:
-    assert edit_distance("kitten", "sitting", 10) == 3
-    assert edit_distance("kitten", "sitting", 3) == 3
-    assert edit_distance("", "abc", 10) == 3
-    assert edit_distance("abc", "abc", 1) == 0
-    assert edit_distance("a" * 50, "b" * 50, 20) == 20
