@@ -37,37 +37,45 @@ def main() -> None:
 
 def compare(model: Path, threads: int, rounds: int, quick: bool) -> None:
     ours = Ours(model, threads)
-    peers, batched = from_environment()
+    peers = from_environment()
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def record(what: str, name: str, speed: float | None) -> None:
+        figures[what][name] += [] if speed is None else [speed]
+
     for _ in range(rounds):
-        for tokens in (512,) if quick else (512, 2048):
-            row = figures[f"prefill {tokens}"]
-            row["ollamapy"].append(ours.prefill(tokens))
+        for tokens in (512,) if quick else (512, 2048, 8192):
+            what = f"prefill {tokens}"
+            record(what, "ollamapy", ours.prefill(tokens))
             for peer in peers:
-                row[peer.name].append(peer.prefill(model, threads, tokens))
-        for depth in (0,) if quick else (0, 2048):
-            row = figures["decode 128" + (f" at depth {depth}" if depth else "")]
-            row["ollamapy"].append(ours.decode(128, depth))
+                record(what, peer.name, peer.prefill(model, threads, tokens))
+        for depth in (0,) if quick else (0, 2048, 4096):
+            what = "decode 128" + (f" at depth {depth}" if depth else "")
+            record(what, "ollamapy", ours.decode(128, depth))
             for peer in peers:
-                if depth == 0 or peer.name == "llama.cpp":  # ik_llama.cpp's bench has no depth
-                    row[peer.name].append(peer.decode(model, threads, 128, depth))
+                record(what, peer.name, peer.decode(model, threads, 128, depth))
         for streams in (8,) if quick else (8, 16):
-            row = figures[f"decode 64, {streams} streams"]
-            row["ollamapy"].append(ours.decode(64, 16, streams))
-            if batched:
-                row["llama.cpp"].append(batched.decode(model, threads, 64, streams))
+            what = f"decode 64, {streams} streams"
+            record(what, "ollamapy", ours.decode(64, 16, streams))
+            for peer in peers:
+                record(what, peer.name, peer.streams(model, threads, 64, streams))
     names = ["ollamapy", *(peer.name for peer in peers)]
-    if batched and "llama.cpp" not in names:
-        names.append("llama.cpp")
+    bandwidth = read_bandwidth(threads)
     print(f"\n{model.name}: {threads} threads, {ours.device.isa}, medians of {rounds} interleaved rounds, tokens/s; "
-          f"read bandwidth {read_bandwidth(threads) / 1e9:.1f} GB/s\n")  # fmt: skip
-    print("| | " + " | ".join(names) + " | " + " | ".join(f"ratio to {n}" for n in names[1:]) + " |")
+          f"read bandwidth {bandwidth / 1e9:.1f} GB/s (best of 5), decode at most {bandwidth / ours.weight_bytes:.0f}\n")  # fmt: skip
+    print("| | " + " | ".join(names) + " | " + " | ".join(f"ratio to {n} (least, most)" for n in names[1:]) + " |")  # fmt: skip
     print("| --- " * (2 * len(names)) + "|")
     for what, row in figures.items():
-        medians = {name: statistics.median(row[name]) for name in names if row[name]}
-        cells = [f"{medians[name]:.0f}" if name in medians else "" for name in names]
-        cells += [f"{medians['ollamapy'] / medians[n]:.2f}" if n in medians else "" for n in names[1:]]
-        print(f"| {what} | " + " | ".join(cells) + " |", flush=True)
+        cells = [f"{statistics.median(row[name]):.0f}" if row[name] else "missing" for name in names]
+        print(f"| {what} | " + " | ".join([*cells, *(ratio(row, name) for name in names[1:])]) + " |")
+
+
+def ratio(row: dict[str, list[float]], peer: str) -> str:
+    """The median ratio to a peer over the rounds, and its spread."""
+    ratios = [ours / theirs for ours, theirs in zip(row["ollamapy"], row[peer], strict=False)]
+    if not ratios:
+        return "missing"
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
 
 
 def profile(model: Path, threads: int) -> None:

@@ -31,8 +31,10 @@ class Ours:
     def __init__(self, path: Path, threads: int) -> None:
         self.device = Device(threads)
         file = GGUFFile(str(path))
-        graph = Graph(Weights(file, self.device))
+        weights = Weights(file, self.device)
+        graph = Graph(weights)
         self.program: Program = graph.compile(models.check(file).logits(graph), CHUNK, MOST_STREAMS)
+        self.weight_bytes: int = weights.nbytes  # what a token reads
         self.runner = Runner(self.device)
         self.vocabulary = file.array_length("tokenizer.ggml.tokens")
         self.random = np.random.default_rng(0)
@@ -84,10 +86,10 @@ class Ours:
     def profile(self, rows: int, streams: int, repeat: int = 20) -> list[tuple[str, float]]:
         """(instruction, milliseconds a step), of steps with `rows` new tokens for each of `streams`."""
         cache, sequences = self._start(streams, rows * (repeat + 1), 0)
-        self.runner.submit(self.program, cache, [(s, 0, rows, 0) for s in sequences])
+        self.runner.submit(self.program, cache, [(s, 0, rows, 1) for s in sequences])
         self.runner.start_profile()
         for step in range(1, repeat + 1):
-            self.runner.submit(self.program, cache, [(s, step * rows, rows, 0) for s in sequences])
+            self.runner.submit(self.program, cache, [(s, step * rows, rows, 1) for s in sequences])
         times = self.runner.stop_profile()
         lines = self.program.describe().splitlines()
         return [(line, ns / 1e6 / repeat) for line, ns in zip(lines, times, strict=True)]

@@ -87,6 +87,8 @@ class PackedMatrix {
         task.bias = bias ? bias->data() : nullptr;
         task.residual = residual ? residual->data() : nullptr;
         task.residual_stride = rows_;
+        const AlignedBuffer scratch(table.scratch_bytes(type_, cols_));
+        task.scratch = scratch.as<>();
         py::gil_scoped_release release;
         quantize(table, task, m);
         const int64_t n_tiles = tiles();
@@ -117,6 +119,8 @@ class PackedMatrix {
         }
         const AlignedBuffer quantized = quantized_buffer(m);
         const cpu::MatmulTask task = make_task(x.data(), m, quantized, y.data());
+        std::vector<AlignedBuffer> scratch;
+        for (int t = 0; t < threads; ++t) scratch.emplace_back(table.scratch_bytes(type_, cols_));
         std::vector<double> seconds;
         for (int repeat = 0; repeat < repeats; ++repeat) {
             const auto start = std::chrono::steady_clock::now();
@@ -124,7 +128,9 @@ class PackedMatrix {
             std::vector<std::thread> workers;
             for (int t = 0; t < threads; ++t) {
                 const auto run = [&, t] {
-                    table.matmul(task, tiles() * t / threads, tiles() * (t + 1) / threads, 0, m);
+                    cpu::MatmulTask mine = task;
+                    mine.scratch = scratch[t].as<>();
+                    table.matmul(mine, tiles() * t / threads, tiles() * (t + 1) / threads, 0, m);
                 };
                 if (t + 1 < threads) {
                     workers.emplace_back(run);
@@ -148,7 +154,7 @@ class PackedMatrix {
     }
 
     cpu::MatmulTask make_task(const float* x, int64_t m, const AlignedBuffer& quantized, float* y) const {
-        return {view(), {quantized.as<>(), m, cols_}, x, cols_, y, rows_, nullptr, nullptr, 0};
+        return {view(), {quantized.as<>(), m, cols_}, x, cols_, y, rows_, nullptr, nullptr, 0, nullptr};
     }
 
     void quantize(const cpu::MatmulKernels& table, const cpu::MatmulTask& task, int64_t m) const {

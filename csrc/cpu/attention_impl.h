@@ -124,9 +124,9 @@ Reads reads_of_segment(const Rows& rows) {
 
 // ---- Scores ----------------------------------------------------------------------------------------------
 
-// The queries of a span of rows and a page; s is the row of the first of them.
-template <class T>
-void score_rows(const Rows& rows, Span span, const T* k, const T* next, float* s) {
+// The queries of a span of rows and the keys of a page; s is the row of the first of them.
+template <class Keys>
+void score_rows(const Rows& rows, Span span, Keys keys, float* s) {
     const AttentionTask& task = rows.task;
     const float* row =
         task.q + (rows.first + span.begin) * task.q_stride + rows.kv_head * rows.group * task.kv.head_dim;
@@ -140,7 +140,7 @@ void score_rows(const Rows& rows, Span span, const T* k, const T* next, float* s
                 row += task.q_stride;
             }
         }
-        score_queries<T>(size, k, next, q, task.kv.head_dim, s + i * kScoreStride);
+        score_page(size, keys, q, task.kv.head_dim, s + i * kScoreStride);
     });
 }
 
@@ -151,15 +151,20 @@ void score_segment(const Rows& rows, const Reads& reads, float* converted, float
     const int64_t head_dim = rows.task.kv.head_dim;
     for (int64_t n = 0; n < rows.n_seen; ++n) {
         const int64_t i = rows.seen_pages[n];
-        const Span span = rows.page_span(i), seeing = rows.seeing(span);
+        const Span seeing = rows.seeing(rows.page_span(i));
+        const int64_t queries = seeing.size() * rows.group;
         float* s = scores + seeing.begin * rows.group * kScoreStride + i * kPageTokens;
+        const uint8_t* const page = reads.at[n];
         const uint8_t* const next = reads.at[n + kPagesAhead];
-        if (type == KvType::kF16 && seeing.size() * rows.group <= kTileQueries) {
-            score_rows(rows, seeing, reinterpret_cast<const uint16_t*>(reads.at[n]),
-                       reinterpret_cast<const uint16_t*>(next), s);
+        if (type == KvType::kF16 && queries <= HalfKeys::kMostQueries) {
+            const HalfKeys keys{reinterpret_cast<const uint16_t*>(page),
+                                reinterpret_cast<const uint16_t*>(next)};
+            score_rows(rows, seeing, keys, s);
+        } else if (type == KvType::kQ8_0 && queries <= Q8Keys::kMostQueries) {
+            score_rows(rows, seeing, q8_keys(page, head_dim, next), s);
         } else {
-            convert_k_page<kScoreBlock>(type, reads.at[n], head_dim, next, converted);
-            score_rows<float>(rows, seeing, converted, converted, s);
+            convert_k_page<kScoreBlock>(type, page, head_dim, next, converted);
+            score_rows(rows, seeing, FloatKeys{converted, head_dim}, s);
         }
     }
 }
@@ -208,11 +213,10 @@ __attribute__((noinline)) void softmax_segment(const AttentionTask& task, int64_
 // ---- Values ----------------------------------------------------------------------------------------------
 
 // Values of some positions, and the weights and sums of a call's queries.
-template <class T>
+template <class Source>
 struct Values {
-    const T* v;  // [positions][v_stride]
-    int64_t v_stride;
-    const T* next;  // what will be read next, laid out alike
+    Source v;
+    int64_t stride;
     int64_t dims;
     Span positions;
     const float* p;  // [queries][kScoreStride], from the first of the positions on
@@ -223,9 +227,8 @@ struct Values {
         if (part.empty()) return;
         const int64_t from = part.begin - positions.begin, first = span.begin * rows.group;
         each_tile(span.size() * rows.group, [&](int64_t i, int64_t size) {
-            value_queries<T>(size, v + from * v_stride, v_stride, next + from * v_stride,
-                             p + (first + i) * kScoreStride + from, part.size(), dims,
-                             sums + (first + i) * sum_stride, sum_stride);
+            value_queries(size, v.at(from, 0, stride), stride, p + (first + i) * kScoreStride + from,
+                          part.size(), dims, sums + (first + i) * sum_stride, sum_stride);
         });
     }
 
@@ -250,20 +253,27 @@ void add_values(const Rows& rows, const Reads& reads, float* converted, const fl
                 int64_t sum_stride) {
     const KvType type = rows.task.kv.type;
     const int64_t v_dim = rows.task.kv.v_dim;
-    if (type == KvType::kF16 && rows.queries() <= kTileQueries && v_dim % kLanes == 0) {
+    const auto direct = [&](int64_t stride, auto source) {
         for (int64_t n = 0; n < rows.n_seen; ++n) {
             const int64_t i = rows.seen_pages[n];
             const uint8_t* const* v = reads.at + rows.n_seen + n;
-            const Values<uint16_t> page{reinterpret_cast<const uint16_t*>(v[0]),
-                                        v_dim,
-                                        reinterpret_cast<const uint16_t*>(v[kPagesAhead]),
-                                        v_dim,
-                                        rows.page_span(i),
-                                        scores + i * kPageTokens,
-                                        sums,
-                                        sum_stride};
-            page.add(rows);
+            const auto values = source(v[0], v[kPagesAhead]);
+            const float* const p = scores + i * kPageTokens;
+            Values<decltype(source(v[0], v[0]))>{values, stride, v_dim,     rows.page_span(i),
+                                                 p,      sums,   sum_stride}
+                .add(rows);
         }
+    };
+    if (type == KvType::kF16 && rows.queries() <= HalfValues::kMostQueries && v_dim % kLanes == 0) {
+        direct(v_dim, [](const uint8_t* page, const uint8_t* next) {
+            return HalfValues{reinterpret_cast<const uint16_t*>(page),
+                              reinterpret_cast<const uint16_t*>(next)};
+        });
+        return;
+    }
+    if (type == KvType::kQ8_0 && rows.queries() <= Q8Values::kMostQueries && v_dim % kLanes == 0) {
+        direct(kv_blocks(v_dim) * kBlock,
+               [=](const uint8_t* page, const uint8_t* next) { return q8_values(page, v_dim, next); });
         return;
     }
     // Slices of 16 dimensions, so that a segment's slice stays in the first cache for all tiles of queries.
@@ -274,8 +284,7 @@ void add_values(const Rows& rows, const Reads& reads, float* converted, const fl
                             converted + rows.seen_pages[n] * kPageTokens * kLanes);
         }
         const Span all{rows.origin, rows.origin + kSegmentTokens};
-        const Values<float> slice{converted, kLanes, converted, kLanes, all, scores, sums + d, sum_stride};
-        slice.add(rows);
+        Values<FloatValues>{{converted}, kLanes, kLanes, all, scores, sums + d, sum_stride}.add(rows);
     }
 }
 

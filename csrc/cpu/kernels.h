@@ -55,6 +55,7 @@ struct MatmulTask {
     const float* bias;      // [w.rows] or null
     const float* residual;  // [rows][residual_stride] or null; may be y itself
     int64_t residual_stride;
+    uint8_t* scratch;  // the calling thread's scratch_bytes(w.type, w.cols), 64-byte aligned
 };
 
 struct MatmulKernels {
@@ -66,6 +67,8 @@ struct MatmulKernels {
     // Quantize one f32 row into its place in out: per block of 32, scale = max|x| / 127, q =
     // round-half-even(x * (127 / max|x|)).
     void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row);
+    // Bytes of scratch that products with such weights need, however many the rows. May be 0.
+    size_t (*scratch_bytes)(DType type, int64_t cols);
 };
 
 // ---- Rows ------------------------------------------------------------------------------------------------

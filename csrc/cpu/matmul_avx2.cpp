@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "cpu/matmul_avx2_block.h"
+#include "cpu/matmul_avx2_wide.h"
 #include "cpu/matmul_quantize.h"
 #include "cpu/matmul_tiles.h"
 
@@ -35,6 +36,19 @@ void finish(const TileCall& call, int64_t c, const float* values) {
     }
 }
 
+// A block's share of prefetching: a whole block of weights when every tile is read once, else a few bytes.
+template <DType T>
+[[gnu::always_inline]] inline void fetch(const uint8_t* from, int64_t bytes) {
+    constexpr int kLines = (tile_layout(T).block_bytes() + 63) / 64;
+    if (bytes > 64 * (kLines - 1)) [[likely]] {
+        unroll<kLines>(
+            [&](auto line) { _mm_prefetch(reinterpret_cast<const char*>(from + 64 * line), _MM_HINT_T0); });
+    } else {
+        for (int64_t at = 0; at < bytes; at += 64)
+            _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
+    }
+}
+
 // f(header, block, q of the call's first row, its scale) for all blocks, prefetching.
 template <DType T, class F>
 [[gnu::always_inline]] inline void each_block(const TileCall& call, const F& f) {
@@ -47,9 +61,7 @@ template <DType T, class F>
         const uint8_t* header = at;
         at += kLayout.header_bytes;
         for (int b = 0; b < kLayout.blocks; ++b) {
-            for (int64_t line = 0; line < call.prefetch_step; line += 64) {
-                _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
-            }
+            fetch<T>(prefetch, call.prefetch_step);
             prefetch += call.prefetch_step;
             f(header, at, x, scale);
             at += kLayout.block_bytes();
@@ -177,7 +189,7 @@ void store_part(Sums& sums, int64_t c, int half, __m256i v) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(sums.part[c] + 8 * half), v);
 }
 
-// The formats below 8 bits: a phase by both halves of the tile.
+// A phase by both halves of the tile.
 template <DType T>
 struct SmallKernel {
     static constexpr TileLayout kLayout = tile_layout(T);
@@ -234,59 +246,21 @@ struct SmallKernel {
     }
 };
 
-// Q8_0: the stored w + 128 is 16 * high + low; each half of a tile takes two phases of 4 steps.
-struct ByteKernel {
-    static constexpr TileLayout kLayout = tile_layout(DType::Q8_0);
-
-    template <int kHalf, int kPhase>
-    [[gnu::always_inline]] static inline void add_phase(const uint8_t* block, const uint8_t* x,
-                                                        const uint8_t* scale, int64_t rows, Sums& sums) {
-        const __m256i nibble = _mm256_set1_epi8(15);
-        __m256i low[4];
-        __m256i high[4];
-        unroll<4>([&](auto step) {
-            const __m256i w = unpack<DType::Q8_0, 4 * kPhase + step>(block + kHalfBytes * kHalf);
-            low[step] = _mm256_and_si256(w, nibble);
-            high[step] = _mm256_and_si256(_mm256_srli_epi16(w, 4), nibble);
-        });
-        const Scales scales = load_scales<DType::Q8_0>(nullptr, block, kHalf);
-        for (int64_t c = 0; c < rows; ++c, x += kBlock, scale += 4) {
-            __m256i low_sum;
-            __m256i high_sum;
-            unroll<4>([&](auto step) {
-                const __m256i q = broadcast_dword(x + 16 * kPhase + 4 * step);
-                const __m256i low_product = _mm256_maddubs_epi16(low[step], q);
-                const __m256i high_product = _mm256_maddubs_epi16(high[step], q);
-                low_sum = step == 0 ? low_product : _mm256_add_epi16(low_sum, low_product);
-                high_sum = step == 0 ? high_product : _mm256_add_epi16(high_sum, high_product);
-                pin(low_sum);
-                pin(high_sum);
-            });
-            // 128 = 8 * 16
-            const __m256i pairs = broadcast_dword(scale + (kPairSumsAt - kScaleAt) + 4 * kPanelRows * kPhase);
-            high_sum = _mm256_sub_epi16(high_sum, _mm256_slli_epi16(pairs, 3));
-            if constexpr (kPhase == 0) {
-                store_part(sums, c, 0, low_sum);
-                store_part(sums, c, 1, high_sum);
-            } else {
-                low_sum = _mm256_add_epi16(low_sum, load_part(sums, c, 0));
-                high_sum = _mm256_add_epi16(high_sum, load_part(sums, c, 1));
-                const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(low_sum, _mm256_set1_epi16(1)),
-                                                     _mm256_madd_epi16(high_sum, _mm256_set1_epi16(16)));
-                float* acc = sums.acc[c] + 8 * kHalf;
-                _mm256_store_ps(acc, add_dot<DType::Q8_0>(scales, scale, dot, _mm256_load_ps(acc)));
-            }
-        }
-    }
-
-    [[gnu::always_inline]] static inline void add_block(const uint8_t* block, const uint8_t* x,
-                                                        const uint8_t* scale, int64_t rows, Sums& sums) {
-        add_phase<0, 0>(block, x, scale, rows, sums);
-        add_phase<0, 1>(block, x, scale, rows, sums);
-        add_phase<1, 0>(block, x, scale, rows, sums);
-        add_phase<1, 1>(block, x, scale, rows, sums);
-    }
-};
+template <int C>
+[[gnu::noinline]] void wide_rows(const TileCall& call) {
+    __m256 acc[C][kHalves];
+    unroll<C>([&](auto c) { unroll<kHalves>([&](auto half) { acc[c][half] = _mm256_setzero_ps(); }); });
+    const uint8_t* wide = call.wide + kWideRowBytes * call.row;
+    const uint8_t* starts = call.wide + kStartsAt + 4 * call.row;
+    each_block<DType::Q8_0>(
+        call, [&](const uint8_t*, const uint8_t* block, const uint8_t*, const uint8_t* scale)
+                  __attribute__((always_inline)) {
+                      add_wide_block<C>(block, wide, starts, scale, acc);
+                      wide += kWideBlockBytes;
+                      starts += kWideBlockBytes;
+                  });
+    finish_rows<C>(call, acc);
+}
 
 template <DType T>
 [[gnu::noinline]] void many_rows(const TileCall& call) {
@@ -298,11 +272,7 @@ template <DType T>
     each_block<T>(
         call, [&](const uint8_t* header, const uint8_t* block, const uint8_t* x, const uint8_t* scale)
                   __attribute__((always_inline)) {
-                      if constexpr (T == DType::Q8_0) {
-                          ByteKernel::add_block(block, x, scale, call.rows, sums);
-                      } else {
-                          SmallKernel<T>::add_block(header, block, x, scale, call.rows, sums);
-                      }
+                      SmallKernel<T>::add_block(header, block, x, scale, call.rows, sums);
                   });
     for (int64_t c = 0; c < call.rows; ++c) finish(call, c, sums.acc[c]);
 }
@@ -311,26 +281,46 @@ template <DType T>
 struct QuantizedKernel {
     // Nibbles are cheap to unpack: they stay in the form with fewer loads and stores.
     static constexpr bool kNibbles = tile_layout(T).low_bytes == 256 && tile_layout(T).high_bytes == 0;
+    static constexpr bool kBytes = T == DType::Q8_0;
+    static constexpr int64_t kMostRows = kBytes ? 4 : 6;  // whose sums leave registers for the weights
+    static constexpr int64_t kWideBytes = kBytes ? kWideBlockBytes : 0;
 
+    static void widen(const uint8_t* panel, int64_t blocks, int64_t rows, uint8_t* out) {
+        if (rows > 1) widen_panel(panel, blocks, rows, out);
+    }
     static int64_t tiles_at_once(int64_t) { return 1; }
-    static int64_t rows_at_once(int64_t left) { return !kNibbles || left <= 6 ? left : (left + 1) / 2; }
+    static int64_t rows_at_once(int64_t left) {
+        if (!kNibbles && !kBytes) return left;
+        const int64_t calls = (left + kMostRows - 1) / kMostRows;
+        return (left + calls - 1) / calls;
+    }
+    template <int C>
+    static void run_few(const TileCall& call) {
+        if constexpr (kBytes && C > 1) {
+            wide_rows<C>(call);
+        } else {
+            few_rows<T, C>(call);
+        }
+    }
     static void run(const TileCall& call) {
         switch (call.rows) {
             case 1:
-                return few_rows<T, 1>(call);
+                return run_few<1>(call);
             case 2:
-                return few_rows<T, 2>(call);
+                return run_few<2>(call);
             case 3:
-                return few_rows<T, 3>(call);
+                return run_few<3>(call);
         }
-        if constexpr (kNibbles) {
+        if constexpr (kBytes) {
+            run_few<4>(call);
+        } else if constexpr (kNibbles) {
             switch (call.rows) {
                 case 4:
-                    return few_rows<T, 4>(call);
+                    return run_few<4>(call);
                 case 5:
-                    return few_rows<T, 5>(call);
+                    return run_few<5>(call);
                 case 6:
-                    return few_rows<T, 6>(call);
+                    return run_few<6>(call);
             }
         } else {
             many_rows<T>(call);
@@ -388,7 +378,7 @@ template <DType T, int R, int C>
 }
 
 template <DType T>
-struct FloatKernel {
+struct FloatKernel : StoredRows {
     // One or two rows by one tile would wait for the latency of their few sums.
     static int64_t tiles_at_once(int64_t rows) { return rows <= 2 ? 2 : 1; }
     static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
@@ -413,7 +403,9 @@ struct FloatKernel {
 }  // namespace
 
 const MatmulKernels& matmul_avx2() {
-    static constexpr MatmulKernels table = {"avx2", matmul<QuantizedKernel, FloatKernel>, quantize_row};
+    static constexpr MatmulKernels table = {
+        "avx2", matmul<QuantizedKernel, FloatKernel>, quantize_row,
+        [](DType type, int64_t cols) { return type == DType::Q8_0 ? wide_bytes(kWideBlockBytes, cols) : 0; }};
     return table;
 }
 

@@ -129,7 +129,7 @@ struct Sums {
 };
 
 template <DType T>
-struct QuantizedKernel {
+struct QuantizedKernel : StoredRows {
     static constexpr TileLayout kLayout = tile_layout(T);
     // A single pass waits for memory, which likes one stream.
     static int64_t tiles_at_once(int64_t rows) { return rows <= 2 ? 1 : kMostTiles; }
@@ -225,7 +225,7 @@ struct QuantizedKernel {
 };
 
 template <DType T>
-struct FloatKernel {
+struct FloatKernel : StoredRows {
     static int64_t tiles_at_once(int64_t) { return kMostTiles; }
     static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
 
@@ -283,7 +283,8 @@ struct FloatKernel {
 }  // namespace
 
 const MatmulKernels& matmul_avx512() {
-    static constexpr MatmulKernels table = {"avx512", matmul<QuantizedKernel, FloatKernel>, quantize_row};
+    static constexpr MatmulKernels table = {"avx512", matmul<QuantizedKernel, FloatKernel>, quantize_row,
+                                            [](DType, int64_t) { return size_t{0}; }};
     return table;
 }
 

@@ -163,7 +163,8 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
 }  // namespace
 
 const MatmulKernels& matmul_portable() {
-    static const MatmulKernels table = {"portable", matmul, quantize_row};
+    static const MatmulKernels table = {"portable", matmul, quantize_row,
+                                        [](DType, int64_t) { return size_t{0}; }};
     return table;
 }
 

@@ -38,6 +38,7 @@ struct TileCall {
     int64_t prefetch_step;
     int64_t steps;         // blocks of 32 columns, or columns of a float type
     const uint8_t* panel;  // quantized rows: the panel
+    const uint8_t* wide;   // the same panel as Kernel::widen left it in the scratch
     int64_t row;           // first row within the panel
     int64_t rows;          // activation rows
     const float* x;        // float rows: the first row
@@ -63,6 +64,22 @@ constexpr int64_t kColumnsBytes = takes_quantized(T) ? tile_layout(T).super_byte
                                   : T == DType::F32  ? 4 * kTileRows
                                                      : 2 * kTileRows;
 
+// Panels of quantized rows, of so many bytes each, that make a block of rows.
+constexpr int64_t panels_at_once(int64_t panel_bytes) {
+    return panel_bytes < kRowBlockBytes ? kRowBlockBytes / panel_bytes : 1;
+}
+
+// A kernel may read activations in another form than they are stored in: kWideBytes bytes for each block of a
+// panel, made once for all tiles by widen(). This is the base of one that does not.
+struct StoredRows {
+    static constexpr int64_t kWideBytes = 0;
+    static void widen(const uint8_t* /*panel*/, int64_t /*blocks*/, int64_t /*rows*/, uint8_t* /*out*/) {}
+};
+constexpr size_t wide_bytes(int64_t block_bytes, int64_t cols) {
+    const int64_t panel_bytes = cols / kBlock * block_bytes;
+    return static_cast<size_t>(panel_bytes == 0 ? 0 : panels_at_once(panel_bytes) * panel_bytes);
+}
+
 // The loops around Kernel::run(const TileCall&), a kernel for type T. It says how many of the rows left in a
 // panel (rows_at_once) and how many neighbouring tiles (tiles_at_once, given the rows) a call takes. A tile
 // meets all panels of a block of rows while it is in the nearest cache.
@@ -74,7 +91,9 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
     const int64_t bytes = w.cols / kColumns<T> * kColumnsBytes<T>;
     const int64_t steps = kQuantized ? w.cols / kBlock : w.cols;
     const int64_t panel_bytes = kQuantized ? steps * kPanelBlockBytes : kPanelRows * w.cols * 4;
-    const int64_t block_rows = (panel_bytes < kRowBlockBytes ? kRowBlockBytes / panel_bytes : 1) * kPanelRows;
+    constexpr int64_t kWideBytes = Kernel::kWideBytes;
+    const int64_t wide_panel_bytes = steps * kWideBytes;
+    const int64_t block_rows = panels_at_once(kWideBytes ? wide_panel_bytes : panel_bytes) * kPanelRows;
     const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
     const auto rows_at = [&](int64_t row, int64_t end) {
         return Kernel::rows_at_once(least(end - row, kPanelRows - row % kPanelRows));
@@ -82,6 +101,13 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
 
     for (int64_t block_begin = row_begin; block_begin < row_end; block_begin += block_rows) {
         const int64_t block_end = least(row_end, block_begin + block_rows);
+        if constexpr (kWideBytes > 0) {
+            for (int64_t row = block_begin; row < block_end; row += kPanelRows) {
+                Kernel::widen(task.xq.data + row / kPanelRows * panel_bytes, steps,
+                              least(block_end - row, kPanelRows),
+                              task.scratch + (row - block_begin) / kPanelRows * wide_panel_bytes);
+            }
+        }
         int64_t calls = 0;
         for (int64_t row = block_begin; row < block_end; row += rows_at(row, block_end)) ++calls;
         // Tiles that are read once are fetched a little ahead of their use; tiles that several calls read are
@@ -106,6 +132,7 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
                 call.rows = rows_at(row, block_end);
                 call.row = row % kPanelRows;
                 call.panel = kQuantized ? task.xq.data + row / kPanelRows * panel_bytes : nullptr;
+                call.wide = task.scratch + (row - block_begin) / kPanelRows * wide_panel_bytes;
                 call.x = kQuantized ? nullptr : task.xf + row * task.xf_stride;
                 call.y = task.y + row * task.y_stride + output;
                 call.residual = task.residual ? task.residual + row * task.residual_stride + output : nullptr;

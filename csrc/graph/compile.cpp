@@ -439,6 +439,13 @@ class Compiler {
     void finish() {
         for (const Instruction& instruction : program_->instructions) {
             int64_t width = 0;
+            if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
+                for (const auto& part : matmul->parts) {
+                    const size_t bytes =
+                        program_->device->isa().matmul->scratch_bytes(part.weight->view.type, matmul->cols);
+                    program_->matmul_scratch = std::max(program_->matmul_scratch, bytes);
+                }
+            }
             if (const auto* chain = std::get_if<RowChain>(&instruction)) {
                 width = chain->width;
             } else if (const auto* prepare = std::get_if<HeadPrepare>(&instruction)) {

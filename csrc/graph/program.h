@@ -157,6 +157,7 @@ class Program {
     int64_t vocabulary = 0;        // rows of the token table, 0: none
     int64_t positions = 0;         // rows of the position table, 0: no limit of its own
     size_t attention_scratch = 0;  // floats a thread needs
+    size_t matmul_scratch = 0;     // bytes a thread needs
     size_t arena_bytes = 0;
 
     bool pooled() const { return output_rows == Rows::kSequences; }

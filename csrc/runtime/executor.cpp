@@ -13,20 +13,16 @@ constexpr int64_t kChunksPerThread = 6;                // so that a thread that 
 constexpr int64_t kMinTileBytes = int64_t{48} << 10;   // weight bytes worth a claim of their own
 constexpr int64_t kMatmulRows = 20 * cpu::kPanelRows;  // rows of a product in one chunk at most
 
+constexpr size_t kLookAhead = 4;                    // instructions to look for the next product
+constexpr int64_t kAheadStep = int64_t{16} << 10;   // its bytes to prefetch before a barrier
+constexpr int64_t kMostAhead = int64_t{128} << 10;  // in all: they must still lie in the second cache
+
 constexpr int64_t kUnitsPerThread = 2;  // attention tiles below which segments are shared out
 constexpr int64_t kSerialAttention =
     64 * 1024;  // multiplications that one thread does before the other arrives
 
 int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
-}
-
-// Chunk index of count over [0, total).
-struct Range {
-    int64_t begin, end;
-};
-Range share(int64_t total, int64_t index, int64_t count) {
-    return {total * index / count, total * (index + 1) / count};
 }
 
 int64_t now_ns() {
@@ -73,26 +69,32 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
     threads_ = pool.threads();
     row_scratch_.resize(threads_);
     attention_scratch_.resize(threads_);
+    matmul_scratch_.resize(threads_);
     for (int i = 0; i < threads_; ++i) {
         if (static_cast<int64_t>(row_scratch_[i].size()) < program.widest_row)
             row_scratch_[i].resize(program.widest_row);
         if (attention_scratch_[i].size() < program.attention_scratch) {
             attention_scratch_[i].resize(program.attention_scratch);
         }
+        if (matmul_scratch_[i].bytes() < program.matmul_scratch) {
+            matmul_scratch_[i] = AlignedBuffer(program.matmul_scratch);
+        }
     }
     prepare();
     const size_t count = program.instructions.size();
     if (profiling) profile.resize(count, 0);
     pool.run([&](int thread) {
-        for (size_t i = 0; i < count;) {
+        int64_t round = 0;
+        for (size_t i = 0; i < count; ++round) {
             // Neighbours of one chunk each run on the thread that claims the first, without a barrier
             // between.
             size_t end = i + 1;
             while (counts_[i] == 1 && end < count && counts_[end] == 1 && !profiling) ++end;
             const int64_t start = profiling && thread == 0 ? now_ns() : 0;
-            for (int64_t index; (index = claims_[i].fetch_add(1, std::memory_order_relaxed)) < counts_[i];) {
+            shares_.run(round, thread, counts_[i], [&](int64_t index) {
                 for (size_t k = i; k < end; ++k) chunk(program.instructions[k], index, counts_[k], thread);
-            }
+            });
+            prefetch_ahead(end, thread);
             pool.barrier().wait();
             if (profiling && thread == 0) profile[i] += now_ns() - start;
             i = end;
@@ -139,11 +141,11 @@ void Executor::prepare() {
     }
 
     const size_t count = program.instructions.size();
-    if (claims_.size() < count) claims_ = std::vector<std::atomic<int64_t>>(count);
+    shares_.start(threads_);
+    ahead_.assign(threads_, {});
     counts_.resize(count);
     size_t shared = 0, partials = 0;
     for (size_t i = 0; i < count; ++i) {
-        claims_[i].store(0, std::memory_order_relaxed);
         counts_[i] = chunks(program.instructions[i]);
         const auto* layer = std::get_if<AttentionLayer>(&program.instructions[i]);
         if (!layer || attention_parts(*layer) == 1) continue;
@@ -183,7 +185,7 @@ int64_t Executor::chunks(const Instruction& instruction) const {
         int64_t tiles = 0, bytes = 0;
         for (const auto& part : matmul->parts) {
             tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
-            bytes += static_cast<int64_t>(part.weight->data.bytes());
+            bytes += static_cast<int64_t>(part.weight->bytes);
         }
         const int64_t blocks = ceil_div(rows, kMatmulRows);
         const int64_t worth = rows >= 8 ? most : std::max<int64_t>(threads_, bytes / kMinTileBytes);
@@ -204,7 +206,7 @@ void Executor::chunk(const Instruction& instruction, int64_t index, int64_t coun
         const Range range = share(rows_of(chain->rows), index, count);
         run_rows(*chain, range.begin, range.end, thread);
     } else if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
-        run_matmul(*matmul, index, count);
+        run_matmul(*matmul, index, count, thread);
     } else if (const auto* table = std::get_if<RopeTable>(&instruction)) {
         const Range range = share(batch_->rows(), index, count);
         run_rope_table(*table, range.begin, range.end);
@@ -291,7 +293,7 @@ void Executor::run_rows(const RowChain& chain, int64_t begin, int64_t end, int t
     }
 }
 
-void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count) {
+void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread) {
     const int64_t rows = rows_of(group.rows);
     const int64_t blocks = ceil_div(rows, kMatmulRows);
     const int64_t per_block = count / blocks;
@@ -321,7 +323,35 @@ void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count
         task.bias = part.bias ? part.bias->data() : nullptr;
         task.residual = part.residual != kNone ? floats(part.residual) : nullptr;
         task.residual_stride = part.weight->view.rows;
+        task.scratch = matmul_scratch_[thread].as<>();
         isa_->matmul->matmul(task, begin, end, row_begin, row_end);
+    }
+}
+
+// Before a thread waits: the first weights of its share of the next product, so that memory is not idle while
+// others finish or one thread does what is too small to share. Goes on where the last call ended.
+void Executor::prefetch_ahead(size_t next, int thread) {
+    const size_t end = std::min(program_->instructions.size(), next + kLookAhead);
+    const MatmulGroup* group = nullptr;
+    for (; next < end && !group; ++next) group = std::get_if<MatmulGroup>(&program_->instructions[next]);
+    if (!group || counts_[--next] == 0) return;
+    Ahead& ahead = ahead_[thread];
+    if (ahead.instruction != next) ahead = {.instruction = next};
+    if (ahead.bytes >= kMostAhead) return;
+    int64_t tiles = 0;
+    for (const auto& part : group->parts) tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
+    Range range = share(tiles, thread, threads_);
+    for (const auto& part : group->parts) {
+        const int64_t part_tiles = ceil_div(part.weight->view.rows, cpu::kTileRows);
+        if (range.begin < part_tiles) {
+            const auto tile = static_cast<int64_t>(part.weight->bytes) / part_tiles;
+            const uint8_t* const first = part.weight->view.data + range.begin * tile;
+            // Parts are neighbours in memory, so the rest of the share follows.
+            const int64_t stop = std::min({ahead.bytes + kAheadStep, range.size() * tile, kMostAhead});
+            for (; ahead.bytes < stop; ahead.bytes += 64) __builtin_prefetch(first + ahead.bytes, 0, 2);
+            return;
+        }
+        range = {range.begin - part_tiles, range.end - part_tiles};
     }
 }
 

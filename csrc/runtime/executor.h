@@ -7,6 +7,7 @@
 
 #include "graph/program.h"
 #include "runtime/kv_cache.h"
+#include "runtime/work_shares.h"
 
 namespace ollamapy {
 
@@ -46,6 +47,12 @@ class Executor {
         int64_t begin, end;
     };
 
+    // What a thread has prefetched of a product.
+    struct alignas(64) Ahead {
+        size_t instruction = 0;
+        int64_t bytes = 0;
+    };
+
     int64_t rows_of(Rows rows) const;
     float* floats(int buffer) const;
     cpu::QuantizedRows quantized(int buffer) const;
@@ -58,7 +65,8 @@ class Executor {
     size_t partial_stride(const AttentionLayer& layer) const;  // floats between tiles and KV heads
     void chunk(const Instruction& instruction, int64_t index, int64_t count, int thread);
     void run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread);
-    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count);
+    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread);
+    void prefetch_ahead(size_t next, int thread);
     void run_rope_table(const RopeTable& table, int64_t begin, int64_t end);
     void run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, int thread);
     void run_attention(const AttentionLayer& layer, int64_t index, int64_t count, int thread);
@@ -71,10 +79,12 @@ class Executor {
     const cpu::Isa* isa_ = nullptr;
     uint8_t* arena_ = nullptr;
     int threads_ = 1;
-    std::vector<std::atomic<int64_t>> claims_;           // by instruction: chunks handed out
+    WorkShares shares_;
+    std::vector<Ahead> ahead_;                           // per thread
     std::vector<int64_t> counts_;                        // by instruction: chunks
     std::vector<std::vector<float>> row_scratch_;        // per thread
     std::vector<std::vector<float>> attention_scratch_;  // per thread
+    std::vector<AlignedBuffer> matmul_scratch_;          // per thread
     std::vector<AttentionTile> tiles_;
     std::vector<int> sequence_of_row_;
     std::vector<std::vector<int32_t>> visible_begin_;  // by group: [rows]

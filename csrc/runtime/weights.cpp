@@ -5,6 +5,7 @@
 #include <exception>
 #include <system_error>
 #include <thread>
+#include <tuple>
 
 #include "cpu/packed.h"
 #include "gguf/dequantize.h"
@@ -13,6 +14,7 @@ namespace ollamapy {
 namespace {
 
 constexpr int64_t kReadBytes = int64_t{1} << 20;  // file bytes repacked at a time
+constexpr size_t kSlabBytes = size_t{64} << 20;   // what is not used of a slab is never touched
 constexpr size_t kChunksAhead = 16;               // that the system is told to read
 
 int64_t row_bytes(const TensorInfo& tensor) {
@@ -47,9 +49,11 @@ std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
     const int64_t rows = tensor.shape[1];
     auto matrix = std::make_shared<Matrix>();
     matrix->name = name;
-    matrix->data = AlignedBuffer(cpu::packed_bytes(type, rows, cols));
-    matrix->view = {type, rows, cols, matrix->data.as<uint8_t>()};
-    pending_.push_back({matrix, &tensor});
+    matrix->bytes = cpu::packed_bytes(type, rows, cols);
+    uint8_t* packed;
+    std::tie(matrix->slab, packed) = allocate(matrix->bytes);
+    matrix->view = {type, rows, cols, packed};
+    pending_.push_back({matrix, &tensor, packed});
     return matrices_[name] = std::move(matrix);
 }
 
@@ -110,8 +114,20 @@ void Weights::repack(const std::vector<Chunk>& chunks, std::atomic<size_t>& next
         file_of(tensor).read(tensor, first * row_bytes(tensor), count * row_bytes(tensor),
                              bytes.as<uint8_t>());
         cpu::pack_rows(of->matrix->view.type, of->matrix->view.cols, bytes.as<uint8_t>(), first, count,
-                       of->matrix->data.as<uint8_t>());
+                       of->packed);
     }
+}
+
+std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> Weights::allocate(size_t bytes) {
+    constexpr size_t kLine = 64;
+    bytes = (bytes + kLine - 1) / kLine * kLine;
+    if (!slab_ || slab_->bytes() - slab_used_ < bytes) {
+        slab_ = std::make_shared<const AlignedBuffer>(std::max(bytes, kSlabBytes));
+        slab_used_ = 0;
+    }
+    uint8_t* const place = slab_->as<uint8_t>() + slab_used_;
+    slab_used_ += bytes;
+    return {slab_, place};
 }
 
 std::shared_ptr<const std::vector<float>> Weights::vector(const std::string& name) {
@@ -128,7 +144,7 @@ std::shared_ptr<const std::vector<float>> Weights::vector(const std::string& nam
 size_t Weights::nbytes() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     size_t total = 0;
-    for (const auto& [name, matrix] : matrices_) total += matrix->data.bytes();
+    for (const auto& [name, matrix] : matrices_) total += matrix->bytes;
     for (const auto& [name, values] : vectors_) total += values->size() * sizeof(float);
     return total;
 }

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernels.h"
@@ -19,7 +20,8 @@ namespace ollamapy {
 struct Matrix {
     std::string name;
     cpu::PackedView view;
-    AlignedBuffer data;
+    size_t bytes;
+    std::shared_ptr<const AlignedBuffer> slab;  // holds the data, and other matrices'
 };
 
 class Weights {
@@ -49,9 +51,13 @@ class Weights {
     size_t nbytes() const;
 
   private:
+    // Room for a matrix. Matrices lie one after the other in the order of their first use, which is the
+    // model's: a step reads them as one stream, and the small ones share huge pages.
+    std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> allocate(size_t bytes);
     struct Pending {
         std::shared_ptr<const Matrix> matrix;
         const TensorInfo* tensor;
+        uint8_t* packed;  // where it goes
     };
     struct Chunk {  // rows of a matrix
         const Pending* of;
@@ -67,6 +73,8 @@ class Weights {
     std::shared_ptr<const GGUFFile> adapter_;
     std::shared_ptr<Device> device_;
     mutable std::mutex mutex_;
+    std::shared_ptr<const AlignedBuffer> slab_;
+    size_t slab_used_ = 0;
     std::vector<Pending> pending_;
     std::unordered_map<std::string, std::shared_ptr<const Matrix>> matrices_;
     std::unordered_map<std::string, std::shared_ptr<const std::vector<float>>> vectors_;

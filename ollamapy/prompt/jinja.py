@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ollamapy.prompt.chatml import take_prefill
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.go_data import arguments_json, tools_json
 from ollamapy.prompt.jinja_process import POOL
@@ -93,7 +94,7 @@ class JinjaTemplate:
             raise TemplateSyntaxError("the model's chat template is too long")
         traits = _traits(self.source)
         turns = [self._turn(message, traits) for message in messages]
-        prefill = self._prefill(turns)
+        prefill = take_prefill(turns)
         if not traits.system and turns and turns[0]["role"] == "system":
             system = turns.pop(0)
             if turns:
@@ -128,17 +129,6 @@ class JinjaTemplate:
         if message.get("tool_calls"):
             turn["tool_calls"] = [_call(call, traits.objects) for call in message["tool_calls"]]
         return turn
-
-    def _prefill(self, turns: list[dict[str, Any]]) -> str | None:
-        """Take the beginning of the answer out of the turns; None if there is none."""
-        if not turns or turns[-1]["role"] != "assistant":
-            return None
-        last = turns.pop()
-        if turns and turns[-1]["role"] == "assistant":
-            raise TemplateSyntaxError("Cannot have 2 or more assistant messages at the end of the list.")
-        if "tool_calls" in last:
-            raise TemplateSyntaxError("Cannot continue an assistant message that contains tool calls.")
-        return str(last["content"])
 
     def _variables(
         self,

@@ -168,10 +168,10 @@ class ServedModel:
             text = text.removeprefix(bos)
         return text
 
-    def generate_renderer(self, template: str, suffix: str, think: Think) -> Renderer | None:
+    def generate_renderer(self, template: str, suffix: str, think: Think) -> Renderer:
         """How a single question, as a conversation of the model's history and it, is written.
 
-        None: as it is, for a model without a template. template, if not empty, stands in for the model's own.
+        A model without a template gets the text as it is. template, if not empty, stands in for the model's own.
         Raises template errors.
         """
         own = self.template
@@ -189,7 +189,8 @@ class ServedModel:
             assert given is not None
             return lambda messages: given.render(messages, None, think)
         if own is None and not self.stored.config.renderer:
-            return None
+            bare = GoTemplate("{{ .Prompt }}")
+            return lambda messages: bare.render(tagged(messages), [], think)
         return lambda messages: self.render_chat(messages, [], think, question=True)
 
 

@@ -116,7 +116,7 @@ def test_settings() -> None:
 
 @pytest.mark.parametrize(
     ("text", "kind", "complains"),
-    [("", "f16", False), ("f16", "f16", False), ("Q8_0", "q8_0", False), ('"q4_0"', "q4_0", False), ("q5_1", "f16", True)],
+    [("", "f16", False), ("f16", "f16", False), ("Q8_0", "q8_0", False), ("q4_0", "q4_0", False), ("q5_1", "f16", True)],
 )  # fmt: skip
 def test_kv_type(text: str, kind: str, complains: bool, caplog: pytest.LogCaptureFixture) -> None:
     environment = {"OLLAMA_KV_CACHE_TYPE": text, "OLLAMA_FLASH_ATTENTION": "1"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ollamapy.prompt.chatml import render_chatml
 from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.jinja import JinjaTemplate
 from ollamapy.prompt.jinja_process import Pool
@@ -83,6 +84,15 @@ def test_prefill_follows_the_prompt() -> None:
 )
 def test_prefill_comes_after_empty_thoughts(source: str, expected: str) -> None:
     assert JinjaTemplate(source).render([USER, ANSWER], think=True) == expected
+
+
+def test_chatml_is_for_models_without_a_template() -> None:
+    assert render_chatml([SYSTEM, USER]) == (
+        "<|im_start|>system\nBe <brief><|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert render_chatml([USER, ANSWER]) == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nBecause")
+    with pytest.raises(TemplateSyntaxError, match="2 or more assistant"):
+        render_chatml([USER, ANSWER, ANSWER])
 
 
 def test_system_goes_to_the_next_message_where_the_template_does_not_look() -> None:

@@ -28,7 +28,7 @@ from ollamapy.prompt.gotemplate.nodes import (
 )
 
 _MAX_DEPTH = 100  # of nested blocks and parentheses: no template written by people comes near
-_MAX_SOURCE = 256 << 10  # characters
+_MAX_SOURCE = 128 << 10  # characters
 _OPERANDS = frozenset(
     ["bool", "char", "number", "dot", "field", "identifier", "string", "variable", "left", "keyword:nil"]
 )

@@ -86,6 +86,8 @@ class HarmonyParser(Parser, names=("harmony",)):
         text = self._drop(len(self._text)) if inside is None else inside
         name = recipient.removeprefix("functions.")
         arguments = json_object(text)
+        if not text.strip() and not (inside is None and self._cut):
+            arguments = {}  # of a tool that takes none
         if arguments is not None:
             yield ToolCall(self._names.get(name, name), arguments)
         elif inside is None and self._cut:
