@@ -153,8 +153,8 @@ def create_model(
         if asked.system:
             made.replace("system", asked.system)
         made.add("license", _licenses(asked.license))
-        config, stop = _by_architecture(_config(source.config, asked))
-        if parameters := {**made.parameters(), **stop, **asked.parameters}:
+        config, own = _by_architecture(_config(source.config, asked))
+        if parameters := {**made.parameters(), **own, **asked.parameters}:
             made.replace("params", json.dumps(parameters, ensure_ascii=False))
         if asked.messages:
             kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
@@ -186,13 +186,14 @@ def _config(config: ModelConfig, asked: CreateRequest) -> ModelConfig:
 
 
 def _by_architecture(config: ModelConfig) -> tuple[ModelConfig, dict[str, Any]]:
-    """The renderer and parser that some architectures get when nobody names others, and their stop parameter."""
+    """The renderer, parser and stop texts that some architectures get when nobody names others."""
     defaults = BY_ARCHITECTURE.get(config.model_family)
     if defaults is None or (config.renderer and config.parser):
         return config, {}
-    names = {"renderer": config.renderer or defaults.renderer, "parser": config.parser or defaults.parser}
-    stop = {"stop": list(defaults.stop)} if defaults.stop else {}
-    return msgspec.structs.replace(config, **names), stop
+    named = msgspec.structs.replace(
+        config, renderer=config.renderer or defaults.renderer, parser=config.parser or defaults.parser
+    )
+    return named, {"stop": list(defaults.stop)} if defaults.stop else {}
 
 
 def _licenses(value: Any) -> list[str]:

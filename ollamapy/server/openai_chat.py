@@ -150,7 +150,7 @@ class Writer:
         """A reply as chunks, one for each run of pieces of a kind."""
         found: list[Event] = []
         logprobs = self.entries(reply.logprobs)
-        deltas = [self._delta(piece, state) for piece in self.kept(reply.whole_pieces, state)]
+        deltas = [self._delta(piece, state) for piece in self.kept(reply.pieces, state)]
         if logprobs and not deltas:
             deltas = [{"content": ""}]
         for delta in deltas:
@@ -234,7 +234,7 @@ async def _collect(conversations: list[Conversation], writer: Writer) -> dict[st
     async with aclosing(merged(conversations)) as replies:
         async for index, reply in replies:
             state = states[index]
-            kept = writer.kept(reply.whole_pieces, state)
+            kept = writer.kept(reply.pieces, state)
             state.pieces += kept
             state.calls += sum(isinstance(piece, ToolCall) for piece in kept)
             state.logprobs += writer.entries(reply.logprobs)

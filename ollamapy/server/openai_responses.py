@@ -142,7 +142,7 @@ class Writer:
         """A reply as events, the closing ones of the last not among them."""
         found: list[Event] = []
         entries = [logprob_entry(entry, self.with_top) for entry in reply.logprobs]
-        for piece in reply.whole_pieces:
+        for piece in reply.pieces:
             if isinstance(piece, ToolCall):
                 if self._calls == 0 or self.asked.parallel_tool_calls:
                     found += self._call(piece)
