@@ -166,9 +166,14 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     from ollamapy.engine.engine import Engine
 
     store = Store(settings.models)
-    service = Service(
-        settings, store, Engine(settings.threads, max_sequences=settings.parallel, kv_type=settings.kv_type)
+    engine = Engine(
+        settings.threads,
+        max_sequences=settings.parallel,
+        kv_memory=settings.kv_memory or None,
+        kv_type=settings.kv_type,
+        prefix_cache=settings.prefix_cache,
     )
+    service = Service(settings, store, engine)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
