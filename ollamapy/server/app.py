@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ollamapy import __version__
 from ollamapy.server.anthropic_messages import count_tokens, messages
+from ollamapy.server.metrics import metrics
 from ollamapy.server.middleware import access, answer_errors, authorization, grants
 from ollamapy.server.native_blobs import add_blob, has_blob
 from ollamapy.server.native_create import create
@@ -64,6 +65,7 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
     ("GET", "/api/version", _version),
     ("HEAD", "/api/version", _version),
     ("GET", "/api/status", _status),
+    ("GET", "/metrics", metrics),
     ("GET", "/api/tags", tags),
     ("HEAD", "/api/tags", tags),
     ("POST", "/api/generate", generate),

@@ -18,7 +18,7 @@ from ollamapy.server.checks import logprob_count
 from ollamapy.server.conversation import Asked, Conversation, Reply
 from ollamapy.server.decode import read_request
 from ollamapy.server.dialect_errors import error_value
-from ollamapy.server.encode import logprob_entry
+from ollamapy.server.encode import cached_tokens, logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
 from ollamapy.server.keys import client_of
@@ -56,7 +56,7 @@ def usage_value(usages: list[Usage]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
     }
-    if cached := (usages[0].cached_tokens if usages else 0):
+    if cached := (cached_tokens(usages[0]) if usages else 0):
         value["prompt_tokens_details"] = {"cached_tokens": cached}
     return value
 
