@@ -61,10 +61,13 @@ def compare(model: Path, threads: int, rounds: int, quick: bool) -> None:
                 record(what, peer.name, peer.streams(model, threads, 64, streams))
     names = ["ollamapy", *(peer.name for peer in peers)]
     bandwidth = read_bandwidth(threads)
-    print(f"\n{model.name}: {threads} threads, {ours.device.isa}, medians of {rounds} interleaved rounds, tokens/s; "
-          f"read bandwidth {bandwidth / 1e9:.1f} GB/s (best of 5), decode at most {bandwidth / ours.weight_bytes:.0f}\n")  # fmt: skip
-    print("| | " + " | ".join(names) + " | " + " | ".join(f"ratio to {n} (least, most)" for n in names[1:]) + " |")  # fmt: skip
-    print("| --- " * (2 * len(names)) + "|")
+    print(
+        f"\n{model.name}: {threads} threads, {ours.device.isa}, medians of {rounds} interleaved rounds, tokens/s"
+    )
+    limit = f"one stream decodes at most {bandwidth / ours.weight_bytes:.0f}"
+    print(f"(read bandwidth {bandwidth / 1e9:.1f} GB/s, best of 5: {limit})\n")
+    heads = [*names, *(f"ratio to {name} (least, most)" for name in names[1:])]
+    print("| | " + " | ".join(heads) + " |\n" + "| --- " * (len(heads) + 1) + "|")
     for what, row in figures.items():
         cells = [f"{statistics.median(row[name]):.0f}" if row[name] else "missing" for name in names]
         print(f"| {what} | " + " | ".join([*cells, *(ratio(row, name) for name in names[1:])]) + " |")

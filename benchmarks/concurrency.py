@@ -1,83 +1,242 @@
-"""32 requests of different lengths through the engine: one after the other, then all at once, arriving as they come.
+"""Many users at once, beside llama-server with as many slots, interleaved in one run; medians as Markdown tables.
 
-    python -m benchmarks.concurrency [--model PATH] [--streams 32] [--tokens 24] [--threads N]
+    LLAMA_SERVER=... python -m benchmarks.concurrency [--model PATH] [--streams 1,2,4,8,16,32] [--tokens 64]
+                                                      [--rounds 3] [--threads N]
 
-Prints the seconds of both, how many rows the steps had, and whether the answers were the same to the bit.
+Streams: N conversations that begin together; aggregate tokens per second, p50 and p95 time to the first token, slowest
+over fastest stream. Shared: twenty requests with one system prompt of about 1,500 tokens that arrive together, and
+turn 8 of a conversation. Stall: what an 8,000-token prompt does to the tokens of a running stream.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import random
+import itertools
+import json
+import os
+import statistics
+import tempfile
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ollamapy.engine import Engine
-from ollamapy.engine.model import Model
-from ollamapy.types import GenerationRequest, SamplingOptions
+import aiohttp
+
+from ollamapy._core import Device
 
 from . import packs
+from .servers import MODEL, Server, llama_server, ours
 
-ARRIVAL_SECONDS = 0.02  # between one request and the next
-LONGEST = 200  # tokens of a prompt
-
-Answer = list[tuple[int, float]]  # tokens and their log probabilities
-
-
-async def answer(model: Model, request: GenerationRequest, delay: float = 0.0) -> Answer:
-    await asyncio.sleep(delay)
-    deltas = [delta async for delta in model.generate(request)]
-    return [(entry.token, entry.logprob) for delta in deltas for entry in delta.logprobs]
-
-
-def requests(model: Model, streams: int, tokens: int) -> list[GenerationRequest]:
-    """Prompts of 5 to LONGEST tokens in no order; every other one greedy, the others seeded."""
-    dice = random.Random(1)
-    lengths = [5 + i * (LONGEST - 5) // max(1, streams - 1) for i in range(streams)]
-    dice.shuffle(lengths)
-    words = model.tokenizer.encode(" light colour prism ray glass water", add_special=False)
-    head = [model.tokenizer.bos] if model.tokenizer.add_bos and model.tokenizer.bos is not None else []
-    out = []
-    for i, length in enumerate(lengths):
-        prompt = head + [dice.choice(words) for _ in range(length - len(head))]
-        sampling = SamplingOptions(temperature=0.0 if i % 2 else 0.9, seed=i)
-        out.append(GenerationRequest(prompt, sampling, num_predict=tokens, logprobs=0))
-    return out
+SHARED_REQUESTS = 20
+SHARED_WORDS = 1150  # about 1,500 tokens
+LONG_WORDS = 6200  # about 8,000 tokens, which is the whole context of SmolLM2
+TURNS = 8
+CONTEXT = 4096  # of a slot
+WORDS = (
+    *("light", "colour", "prism", "ray", "glass", "water", "angle", "image"),
+    *("lens", "mirror", "red", "violet", "sun", "paper", "window"),
+)
+Message = dict[str, str]
 
 
-async def compare(path: Path, streams: int, tokens: int, threads: int) -> None:
-    engine = Engine(threads)
-    await engine.start()
-    model = await engine.load(str(path))
-    asked = requests(model, streams, tokens)
-    await answer(model, asked[0])  # pages and caches are warm for both
+@dataclass(slots=True)
+class Answer:
+    """Times are seconds since the request was sent."""
+
+    times: list[float]  # of each piece of text
+    tokens: int
+    text: str
+
+    @property
+    def first(self) -> float:
+        return self.times[0]
+
+    @property
+    def last(self) -> float:
+        return self.times[-1]
+
+
+def prose(words: int, seed: int) -> str:
+    return " ".join(WORDS[(i * i + seed * (i % 7) + i // 11 + seed) % len(WORDS)] for i in range(words))
+
+
+async def ask(client: aiohttp.ClientSession, server: Server, messages: list[Message], tokens: int) -> Answer:
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "messages": messages,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     start = time.monotonic()
-    alone = [await answer(model, request) for request in asked]
-    middle = time.monotonic()
-    before = engine.steps.steps_by_rows.copy()
-    together = await asyncio.gather(
-        *(answer(model, request, i * ARRIVAL_SECONDS) for i, request in enumerate(asked))
+    times: list[float] = []
+    parts: list[str] = []
+    count = 0
+    async with client.post(f"{server.url}/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
+                continue
+            event = json.loads(line[6:])
+            if event.get("usage"):
+                count = event["usage"]["completion_tokens"]
+            for choice in event.get("choices", []):
+                if text := choice["delta"].get("content"):
+                    times.append(time.monotonic() - start)
+                    parts.append(text)
+    return Answer(times or [time.monotonic() - start], count, "".join(parts))
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def streams(
+    client: aiohttp.ClientSession, server: Server, count: int, tokens: int, seed: int
+) -> dict[str, float]:
+    """count conversations with a question of their own each, which begin together."""
+    chats = [
+        [{"role": "user", "content": f"Write a long story about {prose(24, seed * 100 + i)}."}]
+        for i in range(count)
+    ]
+    start = time.monotonic()
+    answers = await asyncio.gather(*(ask(client, server, chat, tokens) for chat in chats))
+    seconds = time.monotonic() - start
+    rates = [answer.tokens / answer.last for answer in answers]
+    firsts = [answer.first for answer in answers]
+    return {
+        "tokens/s": sum(answer.tokens for answer in answers) / seconds,
+        "p50 first": percentile(firsts, 0.5),
+        "p95 first": percentile(firsts, 0.95),
+        "slowest/fastest": min(rates) / max(rates),
+    }
+
+
+async def shared(client: aiohttp.ClientSession, server: Server, seed: int) -> dict[str, float]:
+    """Requests with the same long system prompt that arrive together."""
+    system = {"role": "system", "content": prose(SHARED_WORDS, seed + 1000)}
+    start = time.monotonic()
+    answers = await asyncio.gather(
+        *(
+            ask(
+                client,
+                server,
+                [system, {"role": "user", "content": f"Question {i}: what is {WORDS[i % 15]}?"}],
+                16,
+            )
+            for i in range(SHARED_REQUESTS)
+        )
     )
-    end = time.monotonic()
-    steps = engine.steps.steps_by_rows - before
-    full = sum(count for rows, count in steps.items() if rows >= 8) / steps.total()
-    await engine.close()
-    print(f"\n{path.name}: {streams} requests of 5 to {LONGEST} tokens, up to {tokens} tokens each")
-    print(f"  one after the other {middle - start:6.2f} s")
-    print(f"  together            {end - middle:6.2f} s, {(end - middle) / (middle - start):.2f} of it")
-    print(f"  steps of 8 rows or more: {full:.0%}; answers {'equal' if alone == together else 'DIFFERENT'}")
+    return {
+        "all": time.monotonic() - start,
+        "p50 first": percentile([answer.first for answer in answers], 0.5),
+    }
+
+
+async def conversation(client: aiohttp.ClientSession, server: Server, seed: int) -> dict[str, float]:
+    """Time to the first token of the last of several turns."""
+    chat: list[Message] = [{"role": "system", "content": prose(200, seed + 2000)}]
+    first = 0.0
+    for turn in range(TURNS):
+        chat.append({"role": "user", "content": f"{prose(20, seed + turn)}. Go on."})
+        answer = await ask(client, server, chat, 40)
+        chat.append({"role": "assistant", "content": answer.text})
+        first = answer.first
+    return {f"first token of turn {TURNS}": first}
+
+
+async def stall(client: aiohttp.ClientSession, server: Server, seed: int) -> dict[str, float]:
+    """Gaps between the tokens of a stream, alone and while a long prompt arrives."""
+
+    def gaps(answer: Answer, since: float = 0.0, until: float = 1e9) -> list[float]:
+        times = [t for t in answer.times if since <= t <= until]
+        return [b - a for a, b in itertools.pairwise(times)]
+
+    story = [{"role": "user", "content": f"Write a very long story about {prose(12, seed)}."}]
+    alone = statistics.median(gaps(await ask(client, server, story, 128)))
+    task = asyncio.create_task(ask(client, server, [*story, {"role": "user", "content": "Begin."}], 700))
+    await asyncio.sleep(20 * alone)
+    start = 20 * alone
+    long = [{"role": "user", "content": prose(LONG_WORDS, seed + 3000)}]
+    other = await ask(client, server, long, 2)
+    answer = await task
+    loaded = gaps(answer, start, start + other.first)
+    return {"median gap": alone, "p99 gap loaded": percentile(loaded, 0.99), "long prompt": other.first}
+
+
+async def measure(servers: list[Server], counts: list[int], tokens: int, rounds: int, scenarios: str) -> None:
+    figures: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    timeout = aiohttp.ClientTimeout(total=None)
+    for index in range(rounds):
+        for server in servers:
+            # A connection for each request, as users have.
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
+                await ask(client, server, [{"role": "user", "content": "Hello"}], 2)
+                runs: list[tuple[str, dict[str, float]]] = []
+                if "streams" in scenarios:
+                    for count in counts:
+                        runs.append(
+                            (
+                                f"{count} streams",
+                                await streams(client, server, count, tokens, index * 50 + count),
+                            )
+                        )
+                if "shared" in scenarios:
+                    runs.append((f"{SHARED_REQUESTS} shared", await shared(client, server, index)))
+                    runs.append(("chat", await conversation(client, server, index)))
+                if "stall" in scenarios and server.name == "ollamapy":
+                    runs.append(("stall", await stall(client, server, index)))
+                for what, found in runs:
+                    for key, value in found.items():
+                        figures[what, key][server.name].append(value)
+    names = [server.name for server in servers]
+    print("| | | " + " | ".join(names) + " |" + (" ratio |" if len(names) > 1 else ""))
+    print("| --- " * (2 + len(names) + (len(names) > 1)) + "|")
+    for (what, key), values in figures.items():
+        medians = [statistics.median(values[name]) if values[name] else None for name in names]
+        cells = ["" if m is None else f"{m:.3g}" for m in medians]
+        if len(names) > 1:
+            both = medians[0] is not None and medians[1]
+            cells.append(f"{medians[0] / medians[1]:.2f}" if both else "")
+        print(f"| {what} | {key} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.concurrency", description=__doc__)
-    parser.add_argument("--model", type=Path, action="append", help="GGUF file; may be repeated")
-    parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=24)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.concurrency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, help="GGUF file")
+    parser.add_argument("--streams", default="1,2,4,8,16,32")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--scenarios", default="streams,shared,stall")
     args = parser.parse_args()
-    for model in args.model or packs.fetch():
-        asyncio.run(compare(model, args.streams, args.tokens, args.threads))
+    model = args.model or packs.fetch()[0]
+    threads = args.threads or Device().threads
+    counts = [int(n) for n in args.streams.split(",")]
+    peer = os.environ.get("LLAMA_SERVER")
+    with tempfile.TemporaryDirectory() as folder:
+        server = ours({MODEL: model}, Path(folder), threads, OLLAMA_CONTEXT_LENGTH="8192")
+        slots = max(SHARED_REQUESTS, *counts)
+        with server as first:
+            print(
+                f"\n{model.name}: {threads} threads, medians of {args.rounds} rounds, seconds and tokens/s\n"
+            )
+            if peer:
+                with llama_server(peer, model, threads, slots, CONTEXT) as second:
+                    servers = [first, second]
+                    asyncio.run(measure(servers, counts, args.tokens, args.rounds, args.scenarios))
+            else:
+                asyncio.run(measure([first], counts, args.tokens, args.rounds, args.scenarios))
 
 
 if __name__ == "__main__":

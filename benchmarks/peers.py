@@ -73,7 +73,8 @@ class Peer:
 
     @staticmethod
     def _run(program: str, model: Path, threads: int, *what: str) -> str:
-        command = [os.path.abspath(program), "-m", str(model.absolute()), "-t", str(threads), "-ngl", "0", *what]
+        command = [str(Path(program).resolve()), "-m", str(model.resolve()), "-t", str(threads)]
+        command += ["-ngl", "0", *what]
         with tempfile.TemporaryDirectory() as scratch:  # some leave a log where they run
             done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
         if done.returncode != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
@@ -33,7 +34,13 @@ class Client:
 
     async def __aenter__(self) -> Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=_LINE_LIMIT, trust_env=False)
+        key = os.environ.get("OLLAMA_API_KEY")  # as Ollama's own clients take it
+        self._session = aiohttp.ClientSession(
+            timeout=timeout,
+            read_bufsize=_LINE_LIMIT,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+        )
         return self
 
     async def __aexit__(

@@ -36,19 +36,6 @@ void finish(const TileCall& call, int64_t c, const float* values) {
     }
 }
 
-// A block's share of prefetching: a whole block of weights when every tile is read once, else a few bytes.
-template <DType T>
-[[gnu::always_inline]] inline void fetch(const uint8_t* from, int64_t bytes) {
-    constexpr int kLines = (tile_layout(T).block_bytes() + 63) / 64;
-    if (bytes > 64 * (kLines - 1)) [[likely]] {
-        unroll<kLines>(
-            [&](auto line) { _mm_prefetch(reinterpret_cast<const char*>(from + 64 * line), _MM_HINT_T0); });
-    } else {
-        for (int64_t at = 0; at < bytes; at += 64)
-            _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
-    }
-}
-
 // f(header, block, q of the call's first row, its scale) for all blocks, prefetching.
 template <DType T, class F>
 [[gnu::always_inline]] inline void each_block(const TileCall& call, const F& f) {

@@ -201,12 +201,7 @@ struct QuantizedKernel : StoredRows {
             const uint8_t* header = at;
             at += kLayout.header_bytes;
             for (int b = 0; b < kLayout.blocks; ++b) {
-                for (int64_t line = 0; line < call.prefetch_step; line += 64) {
-                    unroll<R>([&](auto t) {
-                        const uint8_t* from = prefetch + t * call.tile_bytes + line;
-                        _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
-                    });
-                }
+                unroll<R>([&](auto t) { fetch<T>(prefetch + t * call.tile_bytes, call.prefetch_step); });
                 prefetch += call.prefetch_step;
                 add_block<R>(header, at, call.tile_bytes, x, scale, call.rows, sums);
                 at += kLayout.block_bytes();

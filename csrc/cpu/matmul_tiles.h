@@ -28,6 +28,17 @@ template <int N, class F>
     }
 }
 
+// A block's share of prefetching: a whole block of weights when every tile is read once, else a few bytes.
+template <DType T>
+[[gnu::always_inline]] inline void fetch(const uint8_t* from, int64_t bytes) {
+    constexpr int kLines = (tile_layout(T).block_bytes() + 63) / 64;
+    if (bytes > 64 * (kLines - 1)) [[likely]] {
+        unroll<kLines>([&](auto line) { __builtin_prefetch(from + 64 * line, 0, 3); });
+    } else {
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 3);
+    }
+}
+
 // What one call of a kernel computes: some rows of a panel by a tile, or by neighbouring tiles.
 struct TileCall {
     const uint8_t* weights;  // the first tile

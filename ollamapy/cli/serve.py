@@ -25,6 +25,8 @@ Settings are environment variables:
   OLLAMA_DEBUG              1: log more
   OLLAMAPY_API_KEYS         keys that requests must bring, separated by commas, or the path of a file with one
                             key, or sha256: and its digest, a line  (nobody is asked for one)
+  OLLAMAPY_KV_MEMORY        bytes of KV pages of each model  (half of what is free when it is loaded)
+  OLLAMAPY_PREFIX_CACHE     0: requests do not share the KV pages of equal beginnings
   OLLAMAPY_THREADS          threads of the engine  (all CPUs this process may use)
 """
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ollamapy.engine import metrics
 from ollamapy.engine.blocks import BlockManager, BlockTable, Match
 from ollamapy.engine.constrained import TokenMasks, Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
@@ -74,6 +75,7 @@ class Generation:
         self._born = time.monotonic()
         self._first_step: float | None = None
         self._first_token: float | None = None
+        self._last_token = 0.0
         self._shifts = 0
         self.sampled = 0
         self.epoch = 0  # what was planned in an earlier one is worth nothing
@@ -143,6 +145,10 @@ class Generation:
         if self._first_token is None:
             self._first_token = result.ended
             self.usage.prompt_ns = _nanoseconds(self._first_step, result.ended)
+            metrics.FIRST_TOKEN_SECONDS.observe(max(0.0, result.ended - self._born))
+        else:
+            metrics.TOKEN_SECONDS.observe(max(0.0, result.ended - self._last_token))
+        self._last_token = result.ended
         self.usage.completion_ns = _nanoseconds(self._first_token, result.ended)
         self.sampled += 1
         self.usage.completion_tokens = self.sampled
@@ -213,15 +219,20 @@ class Generation:
 
     def fail(self, error: BaseException) -> None:
         if not self.finished:
-            self._finish()
+            self._finish("failed")
             self.outcome = error
             self._ready.set()
 
     def abandon(self) -> None:
         """Nobody listens any more."""
-        self._finish()
+        self._finish("left")
 
-    def _finish(self) -> None:
+    def _finish(self, outcome: str = "ended") -> None:
+        if not self.finished:
+            metrics.REQUESTS.labels(outcome).inc()
+            metrics.TOKENS.labels("prompt").inc(self.usage.prompt_tokens)
+            metrics.TOKENS.labels("cached").inc(self.usage.cached_tokens)
+            metrics.TOKENS.labels("completion").inc(self.sampled)
         self.finished = True
         if self._masks is not None:
             self.sequence.close_mask()

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ollamapy.engine import metrics
 from ollamapy.engine.ports import CoreResult, CoreRunner, CoreSequence
 from ollamapy.types import EngineError
 
@@ -131,6 +132,7 @@ class StepLoop:
             lane, items = self._flying.pop(result.step)
             if lane in self._shares:
                 self._shares[lane].landed(result.ended - result.started)
+            metrics.STEP_SECONDS.observe(result.ended - result.started)
             if result.error is None:
                 lane.finish(items, result)
             else:
@@ -168,4 +170,6 @@ class StepLoop:
         lane.copies.clear()
         self._flying[step] = (lane, items)
         self._shares[lane].launched()
-        self.steps_by_rows[sum(rows for _, _, rows, _ in core)] += 1
+        rows = sum(rows for _, _, rows, _ in core)
+        self.steps_by_rows[rows] += 1
+        metrics.STEP_ROWS.observe(rows)

@@ -52,6 +52,17 @@ class Settings:
     kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests, and KV pages by layer group, at a moment."""
+
+    running: int = 0
+    waiting: int = 0
+    pages: tuple[int, ...] = ()
+    free: tuple[int, ...] = ()
+    idle: tuple[int, ...] = ()
+
+
 @dataclass(slots=True)
 class Parts:
     """What loading a file yields: everything that takes long, made off the event loop."""
@@ -148,6 +159,14 @@ class Model:
         """Most tokens of one sequence: the model's context, or what its KV pages hold if that is less."""
         pools = [blocks.capacity(self._settings.prefill_rows) for _, blocks in self._pools]
         return min([self.context_length, *pools])
+
+    def load(self) -> Load:
+        """How its queue and its KV pages stand."""
+        lane = self._generation
+        if lane is None:
+            return Load()
+        tree = lane.blocks.tree
+        return Load(lane.running, lane.waiting, tree.total, tree.free, tree.idle)
 
     @property
     def preemptions(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ollamapy.prompt.errors import TemplateSyntaxError
+from ollamapy.prompt.errors import TemplateRenderError, TemplateSyntaxError
 from ollamapy.prompt.go_data import Message, Tool, messages_value, tools_value, top
 from ollamapy.prompt.gotemplate import Tree, execute, parse
 from ollamapy.prompt.gotemplate.nodes import (
@@ -101,13 +101,11 @@ class GoTemplate:
         thinking = Thinking.of(think)
         system, turns = _collate(messages)
         if "messages" in self._names:
-            values = {
-                "System": system,
-                "Messages": messages_value(turns),
-                "Tools": tools_value(tools),
-                "Response": "",
-                **thinking.fields(),
-            }
+            try:
+                values: dict[str, Any] = {"Messages": messages_value(turns), "Tools": tools_value(tools)}
+            except RecursionError:
+                raise TemplateRenderError("template: the arguments of a call nest too deeply") from None
+            values |= {"System": system, "Response": "", **thinking.fields()}
             return execute(self.tree, top(values))
         return self._render_exchanges(turns, thinking)
 

@@ -86,7 +86,7 @@ def _ordered(value: Any) -> Any:
     """The pairs of a ToolPropertiesMap in the order of the request; None for nil."""
     if isinstance(value, Pointer):
         value = value.target
-    return None if value is None else value.values["om"]
+    return None if value is None else value.values["om"].target.values["pairs"]
 
 
 _UNSETTABLE = Method(lambda value: None, 2, "function Set has 0 return values; should be 1 or 2")
@@ -108,11 +108,14 @@ PROPERTIES_POINTER = Type("*api.ToolPropertiesMap", "pointer")
 PROPERTY = Type("api.ToolProperty", "struct", methods={"ToTypeScriptType": Method(_typescript)})
 PROPERTY_SLICE = Type("[]api.ToolProperty", "slice", PROPERTY)
 PROPERTY_MAP = Type("map[string]api.ToolProperty", "map", PROPERTY)
+# the table within has no fields that a template can reach; its pairs are what lies in it
+_TABLE = Type("orderedmap.Map[string,github.com/ollama/ollama/api.ToolProperty]", "struct")
+_TABLE_POINTER = Type(f"*{_TABLE.name}", "pointer", _TABLE)
 _PAIRS = Type("iter.Seq2[string,github.com/ollama/ollama/api.ToolProperty]", "func")
 PROPERTIES = Type(
     "api.ToolPropertiesMap",
     "struct",
-    fields={"om": Field(ANY)},
+    fields={"om": Field(_TABLE_POINTER)},
     methods={"MarshalJSON": Method(_json_bytes)},
     pointer_methods={
         "All": Method(lambda value: Pairs(_PAIRS, _ordered(value) or [])),
@@ -320,7 +323,8 @@ def _property(given: Any) -> Struct:
     properties = given.get("properties")
     inner = None
     if isinstance(properties, dict):
-        inner = Struct(PROPERTIES, {"om": [(name, _property(item)) for name, item in properties.items()]})
+        pairs = [(name, _property(item)) for name, item in properties.items()]
+        inner = Struct(PROPERTIES, {"om": Pointer(_TABLE_POINTER, Struct(_TABLE, {"pairs": pairs}))})
     values = {
         "AnyOf": Slice(
             PROPERTY_SLICE, [_property(o) for o in options] if isinstance(options, list) else None

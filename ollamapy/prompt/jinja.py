@@ -93,13 +93,17 @@ class JinjaTemplate:
         if len(self.source) > _LARGEST:
             raise TemplateSyntaxError("the model's chat template is too long")
         traits = _traits(self.source)
-        turns = [self._turn(message, traits) for message in messages]
+        try:
+            turns = [self._turn(message, traits) for message in messages]
+            variables = self._variables(tools, think, traits)
+        except RecursionError:
+            raise TemplateRenderError("tools or the arguments of a call nest too deeply") from None
         prefill = take_prefill(turns)
         if not traits.system and turns and turns[0]["role"] == "system":
             system = turns.pop(0)
             if turns:
                 turns[0]["content"] = f"{system['content']}\n{turns[0]['content']}"
-        variables = self._variables(turns, tools, think, traits)
+        variables["messages"] = turns
         asking = {**variables, "add_generation_prompt": True}
         if prefill is None:
             return str(self._texts([asking])[0])
@@ -115,7 +119,7 @@ class JinjaTemplate:
 
     def _texts(self, variables: list[dict[str, Any]]) -> list[str]:
         texts: list[str] = _asked({"source": self.source, "variables": variables})["texts"]
-        return texts
+        return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
 
     def _turn(self, message: Message, traits: _Traits) -> dict[str, Any]:
         """A message in the form and the order in which llama.cpp shows it."""
@@ -131,15 +135,11 @@ class JinjaTemplate:
         return turn
 
     def _variables(
-        self,
-        turns: list[dict[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
-        think: bool | str | None,
-        traits: _Traits,
+        self, tools: Sequence[Mapping[str, Any]] | None, think: bool | str | None, traits: _Traits
     ) -> dict[str, Any]:
+        """All variables but the messages."""
         now = datetime.datetime.now()
         variables: dict[str, Any] = {
-            "messages": turns,
             "bos_token": self._bos,
             "eos_token": self._eos,
             "enable_thinking": any(traits.thinking) if think is None else bool(think),

@@ -65,7 +65,7 @@ class Writer:
 
     def events(self, reply: Reply) -> list[Event]:
         found: list[Event] = []
-        for piece in reply.whole_pieces:
+        for piece in reply.pieces:
             if isinstance(piece, ToolCall):
                 if self.calls == 0 or self.parallel:
                     found += self._call(piece)

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ollamapy import __version__
 from ollamapy.server.anthropic_messages import count_tokens, messages
+from ollamapy.server.metrics import metrics
 from ollamapy.server.middleware import access, answer_errors, authorization, grants
 from ollamapy.server.native_blobs import add_blob, has_blob
 from ollamapy.server.native_create import create
@@ -64,6 +65,7 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
     ("GET", "/api/version", _version),
     ("HEAD", "/api/version", _version),
     ("GET", "/api/status", _status),
+    ("GET", "/metrics", metrics),
     ("GET", "/api/tags", tags),
     ("HEAD", "/api/tags", tags),
     ("POST", "/api/generate", generate),
@@ -166,9 +168,14 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     from ollamapy.engine.engine import Engine
 
     store = Store(settings.models)
-    service = Service(
-        settings, store, Engine(settings.threads, max_sequences=settings.parallel, kv_type=settings.kv_type)
+    engine = Engine(
+        settings.threads,
+        max_sequences=settings.parallel,
+        kv_memory=settings.kv_memory or None,
+        kv_type=settings.kv_type,
+        prefix_cache=settings.prefix_cache,
     )
+    service = Service(settings, store, engine)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

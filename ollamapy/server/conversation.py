@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ollamapy.prompt.parsers import Content, Parser, Piece, Setup, Thinking, ToolCall
+from ollamapy.prompt.parsers import Content, Parser, Piece, Setup, ToolCall
 from ollamapy.prompt.parsers.forced import forced_parser
 from ollamapy.prompt.parsers.generic import GenericParser
 from ollamapy.prompt.template_tags import Tags
@@ -86,28 +86,8 @@ class Reply:
     tokens: list[int] = field(default_factory=list)
     done_reason: DoneReason | None = None
     stop: str | None = None  # the stop sequence that ended the text
-    unfinished_call: bool = False  # the text ended inside a tool call
     usage: Usage | None = None
     context: list[int] | None = None  # prompt and answer, for a Question that is not raw
-
-    @property
-    def whole_pieces(self) -> list[Piece]:
-        """The pieces without the text of a call that was cut: not a call, and nothing that anybody said."""
-        if not self.unfinished_call:
-            return self.pieces
-        return [piece for piece in self.pieces if not isinstance(piece, Content)]
-
-    @property
-    def content(self) -> str:
-        return "".join(piece.text for piece in self.pieces if isinstance(piece, Content))
-
-    @property
-    def thinking(self) -> str:
-        return "".join(piece.text for piece in self.pieces if isinstance(piece, Thinking))
-
-    @property
-    def tool_calls(self) -> list[ToolCall]:
-        return [piece for piece in self.pieces if isinstance(piece, ToolCall)]
 
 
 class Conversation:
@@ -277,7 +257,6 @@ def read(parser: Parser, delta: Delta) -> Reply:
         tokens=delta.tokens,
         done_reason=delta.done_reason,
         stop=delta.stop,
-        unfinished_call=delta.done_reason is not None and parser.unfinished_call,
         usage=(delta.usage or Usage()) if delta.done_reason is not None else None,
     )
 

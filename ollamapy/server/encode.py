@@ -43,6 +43,14 @@ def _alternative(top: TokenLogprob) -> dict[str, Any]:
     return {"token": top.text, "logprob": top.logprob, "bytes": list(top.data)}
 
 
+_CACHE_BLOCK = 64  # tokens
+
+
+def cached_tokens(usage: Usage) -> int:
+    """Tokens of the prompt that were computed before, as OpenAI counts them: in whole blocks (theirs have 128)."""
+    return usage.cached_tokens // _CACHE_BLOCK * _CACHE_BLOCK
+
+
 def usage_fields(usage: Usage, timing: Timing) -> dict[str, int]:
     """The counts and durations of a last event, nanoseconds."""
     return {

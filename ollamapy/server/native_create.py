@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from ollamapy.prompt.architectures import BY_ARCHITECTURE
 from ollamapy.prompt.errors import TemplateSyntaxError
 from ollamapy.prompt.go_chat import GoTemplate
 from ollamapy.server.create_sources import (
@@ -152,7 +153,8 @@ def create_model(
         if asked.system:
             made.replace("system", asked.system)
         made.add("license", _licenses(asked.license))
-        if parameters := {**made.parameters(), **asked.parameters}:
+        config, own = _by_architecture(_config(source.config, asked))
+        if parameters := {**made.parameters(), **own, **asked.parameters}:
             made.replace("params", json.dumps(parameters, ensure_ascii=False))
         if asked.messages:
             kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
@@ -162,7 +164,7 @@ def create_model(
         for layer in made.layers:
             report(made.line(layer))
         report("writing manifest")
-        store.write(name, _config(source.config, asked), made.layers)
+        store.write(name, config, made.layers)
 
 
 def _remote_config(asked: CreateRequest) -> ModelConfig:
@@ -181,6 +183,17 @@ def _config(config: ModelConfig, asked: CreateRequest) -> ModelConfig:
     changes = {"renderer": asked.renderer, "parser": asked.parser, "requires": asked.requires}
     kept = {key: value for key, value in changes.items() if value}
     return msgspec.structs.replace(config, **kept, **_info(asked.info))
+
+
+def _by_architecture(config: ModelConfig) -> tuple[ModelConfig, dict[str, Any]]:
+    """The renderer, parser and stop texts that some architectures get when nobody names others."""
+    defaults = BY_ARCHITECTURE.get(config.model_family)
+    if defaults is None or (config.renderer and config.parser):
+        return config, {}
+    named = msgspec.structs.replace(
+        config, renderer=config.renderer or defaults.renderer, parser=config.parser or defaults.parser
+    )
+    return named, {"stop": list(defaults.stop)} if defaults.stop else {}
 
 
 def _licenses(value: Any) -> list[str]:

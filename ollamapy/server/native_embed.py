@@ -12,7 +12,7 @@ from ollamapy.server.decode import read_request
 from ollamapy.server.duration import keep_alive
 from ollamapy.server.errors import NotFoundError, RequiredError, ServerError
 from ollamapy.server.models import find_model
-from ollamapy.server.options import merge_options
+from ollamapy.server.options import Options, merge_options
 from ollamapy.server.requests import EmbeddingsRequest, EmbedRequest
 from ollamapy.server.service import Service, Timing, tokenize
 from ollamapy.server.streaming import json_response
@@ -34,15 +34,24 @@ def texts_of(value: Any) -> list[str]:
 
 
 async def embedding_tokens(model: LoadedModel, text: str, limit: int, truncate: bool) -> list[int]:
-    """The tokens of a text, cut to limit with its closing special token kept. Raises ContextLengthError."""
+    """The tokens of a text, cut to limit with the special tokens around it kept. Raises ContextLengthError."""
     tokens = await tokenize(model, text)
     if len(tokens) <= limit:
         return tokens
     if not truncate:
         raise ContextLengthError("the input length exceeds the context length")
-    if model.tokenizer.is_control(tokens[-1]):
-        return [*tokens[: limit - 1], tokens[-1]]
-    return tokens[:limit]
+    tokenizer = model.tokenizer
+    opened, closed = tokenizer.is_control(tokens[0]), tokenizer.is_control(tokens[-1])
+    if limit <= opened + closed:
+        raise ContextLengthError("input after truncation exceeds maximum context length")
+    return [*tokens[: limit - closed], *tokens[len(tokens) - closed :]]
+
+
+def context_limit(options: Options, default: int, most: int) -> int:
+    """How many tokens a text may have. A num_ctx of 0 is none, as it is for Ollama's embeddings."""
+    if options.num_ctx == 0:
+        return 0
+    return min(options.num_ctx if options.num_ctx and options.num_ctx > 0 else default, most)
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
@@ -104,6 +113,6 @@ async def _vectors(
             return None, 0
         if not loaded.can_embed:
             raise RequestError(f'"{asked.model}" does not support embeddings')
-        limit = service.window(loaded, options)
+        limit = context_limit(options, service.settings.context_length, loaded.context_length)
         inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
         return await loaded.embed(inputs), sum(map(len, inputs))

@@ -18,7 +18,7 @@ from ollamapy.server.checks import logprob_count
 from ollamapy.server.conversation import Asked, Conversation, Reply
 from ollamapy.server.decode import read_request
 from ollamapy.server.dialect_errors import error_value
-from ollamapy.server.encode import logprob_entry
+from ollamapy.server.encode import cached_tokens, logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
 from ollamapy.server.keys import client_of
@@ -56,7 +56,7 @@ def usage_value(usages: list[Usage]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
     }
-    if cached := (usages[0].cached_tokens if usages else 0):
+    if cached := (cached_tokens(usages[0]) if usages else 0):
         value["prompt_tokens_details"] = {"cached_tokens": cached}
     return value
 
@@ -150,7 +150,7 @@ class Writer:
         """A reply as chunks, one for each run of pieces of a kind."""
         found: list[Event] = []
         logprobs = self.entries(reply.logprobs)
-        deltas = [self._delta(piece, state) for piece in self.kept(reply.whole_pieces, state)]
+        deltas = [self._delta(piece, state) for piece in self.kept(reply.pieces, state)]
         if logprobs and not deltas:
             deltas = [{"content": ""}]
         for delta in deltas:
@@ -234,7 +234,7 @@ async def _collect(conversations: list[Conversation], writer: Writer) -> dict[st
     async with aclosing(merged(conversations)) as replies:
         async for index, reply in replies:
             state = states[index]
-            kept = writer.kept(reply.whole_pieces, state)
+            kept = writer.kept(reply.pieces, state)
             state.pieces += kept
             state.calls += sum(isinstance(piece, ToolCall) for piece in kept)
             state.logprobs += writer.entries(reply.logprobs)

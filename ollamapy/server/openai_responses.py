@@ -16,7 +16,7 @@ from ollamapy.server.checks import logprob_count
 from ollamapy.server.conversation import Asked, Conversation, Reply
 from ollamapy.server.decode import read_request
 from ollamapy.server.dialect_errors import failure
-from ollamapy.server.encode import logprob_entry
+from ollamapy.server.encode import cached_tokens, logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
 from ollamapy.server.keys import client_of
@@ -43,7 +43,7 @@ def usage_value(usage: Usage, reasoning: int) -> dict[str, Any]:
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {"cached_tokens": cached_tokens(usage)},
         "output_tokens_details": {"reasoning_tokens": reasoning},
     }
 
@@ -142,11 +142,12 @@ class Writer:
         """A reply as events, the closing ones of the last not among them."""
         found: list[Event] = []
         entries = [logprob_entry(entry, self.with_top) for entry in reply.logprobs]
-        for piece in reply.whole_pieces:
+        for piece in reply.pieces:
             if isinstance(piece, ToolCall):
                 if self._calls == 0 or self.asked.parallel_tool_calls:
                     found += self._call(piece)
-            elif isinstance(piece, (Content, Thinking)):
+            elif isinstance(piece, Thinking) or (isinstance(piece, Content) and not self._calls):
+                # what a model says behind its calls, Ollama's clients do not expect in a response
                 found += self._text(piece, entries)
                 entries = []
         return found

@@ -98,6 +98,8 @@ class Settings:
     context_length: int = 4096
     max_loaded_models: int = 3
     max_queue: int = 512  # requests that wait
+    kv_memory: int = 0  # bytes of KV pages of each model; 0: half of what is free when it is loaded
+    prefix_cache: bool = True  # whether requests share the KV pages of equal beginnings
     num_parallel: int = 0  # requests of a model that run at once; 0: as many as there is room for
     load_timeout: float = 300.0  # seconds
     prune: bool = True
@@ -161,6 +163,8 @@ class Settings:
             prune=text("OLLAMA_NOPRUNE").lower() in ("", "0", "false"),
             threads=number("OLLAMAPY_THREADS", 0),
             num_parallel=number("OLLAMA_NUM_PARALLEL", default.num_parallel),
+            kv_memory=number("OLLAMAPY_KV_MEMORY", default.kv_memory),
+            prefix_cache=text("OLLAMAPY_PREFIX_CACHE").lower() not in ("0", "false", "off"),
             kv_type=kv_type,
             api_keys=read_keys(text("OLLAMAPY_API_KEYS")),
             debug=text("OLLAMA_DEBUG").lower() not in ("", "0", "false"),

@@ -116,12 +116,12 @@ def test_settings() -> None:
 
 @pytest.mark.parametrize(
     ("text", "kind", "complains"),
-    [("", "f16", False), ("f16", "f16", False), ("Q8_0", "q8_0", False), ("q4_0", "q4_0", False), ("q5_1", "f16", True)],
+    [("", "f16", False), ("f16", "f16", False), ("Q8_0", "q8_0", False), ("q4_0", "q4_0", False), ("q5", "f16", True)],
 )  # fmt: skip
 def test_kv_type(text: str, kind: str, complains: bool, caplog: pytest.LogCaptureFixture) -> None:
     environment = {"OLLAMA_KV_CACHE_TYPE": text, "OLLAMA_FLASH_ATTENTION": "1"}
     assert Settings.from_environment(environment).kv_type == kind
-    wanted = ["OLLAMA_KV_CACHE_TYPE=q5_1 is not one of f16, q8_0, q4_0, using f16"] if complains else []
+    wanted = ["OLLAMA_KV_CACHE_TYPE=q5 is not one of f16, q8_0, q4_0, using f16"] if complains else []
     assert [record.getMessage() for record in caplog.records] == wanted
 
 

@@ -112,6 +112,19 @@ async def test_several_answers_to_one_prompt(client: AsyncOpenAI) -> None:
     assert parts == texts, "and the same seed draws the same"
 
 
+async def test_a_prompt_that_was_computed_before_is_told(client: AsyncOpenAI) -> None:
+    long: Any = [{"role": "user", "content": "The sea is wide and the sky is high. " * 20}]
+    asked = [await client.chat.completions.create(model=CHAT, messages=long, max_tokens=1) for _ in range(2)]
+    usages = [answer.usage for answer in asked]
+    assert usages[0] is not None and usages[1] is not None
+    details = usages[1].prompt_tokens_details
+    assert details is not None and details.cached_tokens is not None
+    assert usages[1].prompt_tokens - 64 <= details.cached_tokens < usages[1].prompt_tokens
+    answer = await client.responses.create(model=CHAT, input=long, max_output_tokens=16)
+    assert answer.usage is not None
+    assert answer.usage.input_tokens_details.cached_tokens == details.cached_tokens
+
+
 async def test_biases_forbid_and_logprobs_do_not_change(client: AsyncOpenAI) -> None:
     def first(answer: Any) -> Any:
         return answer.choices[0].logprobs.content[0]

@@ -112,6 +112,16 @@ def test_deep_data_is_refused() -> None:
             assert "too deeply" in str(error)
 
 
+def test_nested_properties_print_with_any_verb() -> None:
+    """Go writes the address of their table; which one nobody can say."""
+    inner = {"type": "object", "properties": {"z": {"type": "boolean"}}}
+    function = {"name": "f", "parameters": {"type": "object", "properties": {"nest": inner}}}
+    source = '{{ range .Tools }}{{ printf "%v %t %s" .Function .Function .Function }}{{ end }}'
+    text = GoTemplate("{{ with .Messages }}{{ end }}" + source).render([], [{"function": function}])
+    assert text.startswith("{f  {object <nil> <nil> [] {")
+    assert "%!t(string=f)" in text
+
+
 @pytest.mark.parametrize("source", ["{{ if 1 }}" * 500, "{{ " + "(" * 500 + "1" + ")" * 500 + " }}"])
 def test_depth_of_a_template(source: str) -> None:
     with pytest.raises(TemplateSyntaxError, match="nests too deeply"):

@@ -229,6 +229,10 @@ def test_a_process_that_dies_or_says_nothing_is_replaced(monkeypatch: pytest.Mon
         pool.close()
 
 
+def test_half_characters_do_not_leave() -> None:
+    assert JinjaTemplate("{{ '\\ud83d' }}|{{ '\\ud83d\\ude00' }}").render([USER]) == "\ufffd|\U0001f600"
+
+
 def test_the_messages_of_a_request_stay_as_they_are() -> None:
     turns = [SYSTEM, USER]
     JinjaTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").render(turns)

@@ -119,7 +119,7 @@ def test_text_that_was_held_back_leaves_in_portions() -> None:
     logprob = TokenLogprob(1, "x", b"x", -1.0)
     reply = Reply(pieces=[Content("a" * 45)], logprobs=[logprob], done_reason="stop")
     found = portions(reply, 1)
-    assert [r.content for r in found] == ["a" * 10] * 4 + ["a" * 5]
+    assert [r.pieces for r in found] == [[Content("a" * 10)]] * 4 + [[Content("a" * 5)]]
     assert [len(r.logprobs) for r in found] == [1, 0, 0, 0, 0]
     assert not reply.pieces and not reply.logprobs and reply.done_reason == "stop"
     pieces = [Thinking("a" * 9), Content("b"), ToolCall("add", {})]

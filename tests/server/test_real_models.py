@@ -205,3 +205,23 @@ def test_unsupported_files_are_refused_by_name(server: RunningServer, tmp_path: 
     with pytest.raises(ollama.ResponseError, match="llamX") as error:
         ollama.Client(server.url).generate("odd", "x")
     assert error.value.status_code == 400
+
+
+def test_embeddings_are_cut_to_any_num_ctx(server: RunningServer) -> None:
+    """Ollama's own suite asks for windows of a few tokens: the special ones around a text count."""
+
+    def embed(text: str, **fields: Any) -> httpx.Response:
+        body = {"model": "all-minilm", "input": text, **fields}
+        return httpx.post(f"{server.url}/api/embed", json=body, timeout=60)
+
+    want = embed("why").json()
+    got = embed("why is the sky blue?", options={"num_ctx": 3}).json()
+    assert (got["embeddings"], got["prompt_eval_count"]) == (want["embeddings"], 3)
+    for num_ctx in (0, 1, 2):
+        refused = embed("why is the sky blue?", options={"num_ctx": num_ctx})
+        assert (refused.status_code, "input after truncation exceeds maximum context" in refused.text) == (
+            400,
+            True,
+        )
+    refused = embed("why is the sky blue?", options={"num_ctx": 3}, truncate=False)
+    assert refused.json() == {"error": "the input length exceeds the context length"}

@@ -50,7 +50,7 @@ from ollamapy.prompt.gotemplate.values import (
     zero,
 )
 
-_MAX_CALLS = 60  # of templates within templates: Go allows more, Python's stack does not
+_MAX_CALLS = 200  # of templates within templates: Go allows more, Python's stack does not
 _MAX_STEPS = 500_000  # a second or two; the templates of families take about 100 per message
 _MAX_TEXT = 64 << 20  # characters made, be they written or only computed
 
