@@ -54,7 +54,7 @@ def headers(path: Path) -> tuple[bytes, int]:
 def load(path: Path) -> None:
     """What a server does with a file, up to a step of the model."""
     file = _core.GGUFFile(str(path))
-    for key in file.keys():
+    for key in file.keys():  # noqa: SIM118 (not a mapping)
         file.get(key)
     read_facts(file)
     models.check(file)
@@ -119,7 +119,10 @@ def test_model_folders(tmp_path: Path) -> None:
     }
     config = {
         "architectures": ["LlamaForCausalLM"], "hidden_size": width, "intermediate_size": hidden,
-        "num_hidden_layers": 1,        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+        "num_hidden_layers": 1,        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
         "vocab_size": words, "rope_theta": 10000.0, "tie_word_embeddings": True,
     }  # fmt: skip
     vocabulary = {chr(97 + i): i for i in range(words)}
@@ -150,10 +153,11 @@ def test_model_folders(tmp_path: Path) -> None:
                 pass
 
 
-CHAT = """{{- if .System }}<s>{{ .System }}{{ end }}{{- range $i, $m := .Messages }}{{ if eq .Role "user" }}[{{ .Content }}]
+CHAT = """{{- if .System }}<s>{{ .System }}{{ end }}
+{{- range $i, $m := .Messages }}{{ if eq .Role "user" }}[{{ .Content }}]
 {{- else if .ToolCalls }}{{ range .ToolCalls }}{{ .Function.Name }} {{ json .Function.Arguments }}{{ end }}
-{{- else }}{{ printf "%-5q" .Content }}{{ slice .Content 0 1 | len }}{{ end }}{{ end }}{{ define "x" }}{{ . }}{{ end }}
-{{- template "x" (index .Messages 0) }}{{ with .Tools }}{{ . }}{{ end }}"""
+{{- else }}{{ printf "%-5q" .Content }}{{ slice .Content 0 1 | len }}{{ end }}{{ end }}
+{{- define "x" }}{{ . }}{{ end }}{{ template "x" (index .Messages 0) }}{{ with .Tools }}{{ . }}{{ end }}"""
 
 
 def test_go_templates() -> None:

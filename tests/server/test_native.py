@@ -146,8 +146,11 @@ GENERATE: dict[str, Any] = {"model": "echo", "prompt": "hi", "stream": False}
         ("/api/embed", {"input": "x"}, 404, "model '' not found"),
         ("/api/embed", {"model": "vectors", "input": {"a": 1}}, 400, "invalid input type"),
         ("/api/embed", {"model": "vectors", "input": [1]}, 400, "invalid input type"),
-        ("/api/pull", {}, 400, "model is required"),
-        ("/api/pull", {"model": "smollm2"}, 400, "only model packs"),
+        ("/api/pull", {}, 400, "invalid model name"),
+        ("/api/pull", {"model": "127.0.0.1:1/a/b", "stream": False}, 500, "pull model manifest: Get"),
+        ("/api/push", {}, 400, "model is required"),
+        ("/api/push", {"model": "127.0.0.1:1/a/b", "stream": False}, 500, "not found"),
+        ("/api/push", {"model": "pip/a/b"}, 400, "model packs are Python distributions"),
     ],
 )
 def test_refusals(scripted: RunningServer, path: str, body: object, status: int, error: str) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -179,12 +180,29 @@ def test_a_killed_writer_leaves_nothing(tmp_path: Path) -> None:
     )
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
-    assert blob_count(store) == before + 3
+    assert blob_count(store) == before + 4  # the journal lies among them
     store.tidy()  # while it works nothing of it goes
-    assert blob_count(store) == before + 3
+    assert blob_count(store) == before + 4
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
     store.tidy()
     assert blob_count(store) == before
     assert store.get(ModelName.parse("kept")).system == "text"
+
+
+def test_blobs_without_a_name_go_after_a_day(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fresh, _ = store.blobs.add([b"uploaded a moment ago"])
+    old, _ = store.blobs.add([b"uploaded the day before yesterday"])
+    then = time.time() - 2 * 86_400
+    os.utime(store.blobs.path(old), (then, then))
+    partial = store.blobs.path(old).with_name(f"sha256-{'0' * 64}-partial")
+    partial.write_bytes(b"a transfer that will go on")
+    os.utime(partial, (then, then))
+    store.tidy(prune=False)
+    assert store.blobs.has(old)
+    store.tidy()
+    assert store.blobs.has(fresh)
+    assert not store.blobs.has(old)
+    assert partial.exists()
