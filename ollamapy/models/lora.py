@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ollamapy._core import GGUFFile, Graph, Value, Weights
+from ollamapy.models import TENSOR_TYPES, check
 from ollamapy.types import UnsupportedModelError
 
 _A, _B = ".lora_a", ".lora_b"
@@ -43,6 +44,9 @@ def read_adapter(file: GGUFFile, base: GGUFFile) -> Adapter:
     if not isinstance(alpha, int | float) or isinstance(alpha, bool):
         raise UnsupportedModelError("adapter.lora.alpha is missing")
     shapes = {tensor.name: tensor.shape for tensor in file.tensors()}
+    for tensor in file.tensors():
+        if tensor.type not in TENSOR_TYPES:
+            raise UnsupportedModelError(f"tensor {tensor.name} of the adapter has type {tensor.type}")
     factors: dict[str, float] = {}
     for name in shapes:
         weight = name.removesuffix(_A).removesuffix(_B)
@@ -75,8 +79,6 @@ def check_adapter(path: str, base: str) -> None:
 
     Raises UnsupportedModelError, GGUFError, OSError.
     """
-    from ollamapy.models import check
-
     model = GGUFFile(base)
     check(model)
     read_adapter(GGUFFile(path), model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import struct
@@ -118,6 +119,8 @@ def change_json(folder: Path, name: str, **values: Any) -> None:
         ("llama", {"num_hidden_layers": 3}, "no tensor for blk.2.attn_norm.weight"),
         ("llama", {"num_hidden_layers": 1}, "has no place in architecture llama"),
         ("llama", {"num_attention_heads": 0}, "no attention heads"),
+        ("llama", {"num_hidden_layers": 2**31 - 1}, "num_hidden_layers is 2147483647"),
+        ("llama", {"head_dim": 2**30}, "head_dim is 1073741824"),
         ("llama", {"hidden_size": "x"}, "hidden_size is 'x'"),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window True is not supported"),
         ("gemma3", {"query_pre_attn_scalar": 99}, "query_pre_attn_scalar"),
@@ -186,4 +189,29 @@ def test_a_tokenizer_that_does_not_fit(tmp_path: Path) -> None:
         converted(folder, tmp_path / "model.gguf")
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ConversionError, match="unknown tokenizer format"):
+        converted(folder, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"added_tokens": [5, {"id": "x"}]},
+        {"pre_tokenizer": {"type": "Split", "pattern": "x"}},
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": []}}},
+        {"post_processor": {"type": "TemplateProcessing", "single": 5}},
+        {"model": {"type": "BPE", "vocab": {"a": -1}}},
+        {"model": {"type": "BPE", "vocab": {"a": "b"}}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}},
+        {"model": 5},
+        {"decoder": [], "model": {"vocab": {}, "merges": []}},
+    ],
+)
+def test_strange_tokenizers(change: dict[str, Any], tmp_path: Path) -> None:
+    """Another form than anybody writes: converted or refused, never a crash."""
+    folder = Path(shutil.copytree(FOLDERS / "qwen3", tmp_path / "model"))
+    change_json(folder, "tokenizer.json", **change)
+    with contextlib.suppress(ConversionError):
+        converted(folder, tmp_path / "model.gguf")
+    change_json(folder, "tokenizer_config.json", added_tokens_decoder={"x": 1, "5": 7}, eos_token=[])
+    with contextlib.suppress(ConversionError):
         converted(folder, tmp_path / "model.gguf")

@@ -30,6 +30,7 @@ class _ForcedParser(GenericParser):
         super().__init__(Setup(setup.tools, think, setup.last), Tags(own.thought))
         self.tools = own.tools
         self._own = own
+        self.in_thought = own.in_thought
 
     def follow(self, prompt: str) -> None:
         self._own.follow(prompt)

@@ -30,21 +30,32 @@ def convert_model(files: Files, name: str = "") -> Iterator[bytes]:
     Metadata stand in the order of their keys, as Ollama's converter writes them. Everything is checked before
     the iterator is returned, but for files that end early. Raises ConversionError.
     """
+    try:
+        rows, tensors = _convert(files)
+    except (
+        AttributeError,
+        TypeError,
+        KeyError,
+        IndexError,
+    ) as error:  # JSON of another form than anybody writes
+        raise ConversionError(f"the model's files cannot be read: {error}") from None
+    rows += _general(tensors, name)
+    return gguf_chunks(sorted(rows, key=lambda row: row[0]), _ordered(tensors))
+
+
+def _convert(files: Files) -> tuple[Metadata, list[Tensor]]:
     config = Config.read(files)
     architecture = config.architecture
     sources = read_tensors(files)
     if architecture == _BERT:
-        rows, tensors = bert_metadata(files, config), bert_tensors(config, sources)
-    elif architecture in _DECODERS:
+        return bert_metadata(files, config), bert_tensors(config, sources)
+    if architecture in _DECODERS:
         text = config.section("text_config") if config.get("text_config") is not None else config
         decoder = _DECODERS[architecture](text)
         tensors = decoder.tensors(sources)
         embedding = next(tensor for tensor in tensors if tensor.name == "token_embd.weight")
-        rows = decoder.metadata() + tokenizer_rows(files, config, embedding.shape[0])
-    else:
-        raise ConversionError(f'unsupported architecture "{architecture}"')
-    rows += _general(tensors, name)
-    return gguf_chunks(sorted(rows, key=lambda row: row[0]), _ordered(tensors))
+        return decoder.metadata() + tokenizer_rows(files, config, embedding.shape[0]), tensors
+    raise ConversionError(f'unsupported architecture "{architecture}"')
 
 
 def _general(tensors: list[Tensor], name: str) -> Metadata:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollamapy.store.convert.config import Config, Files, read_json, read_object
+from ollamapy.store.convert.config import MOST_LAYERS, Config, Files, read_json, read_object
 from ollamapy.store.convert.decoder import tensor_type
 from ollamapy.store.convert.safetensors import Source
 from ollamapy.store.convert.tokenizer import CONTROL, NORMAL
@@ -165,7 +165,7 @@ def bert_tensors(config: Config, sources: dict[str, Source]) -> list[Tensor]:
         kind = "F32" if target == "token_types.weight" else kind
         tensors.append(Tensor(target, source.shape, kind, source.rows))
     have = {tensor.name for tensor in tensors}
-    layers = range(config.integer("num_hidden_layers"))
+    layers = range(config.integer("num_hidden_layers", most=MOST_LAYERS))
     kinds = ("weight", "bias")
     need = {f"blk.{i}.{part}.{kind}" for i in layers for part in _LAYER.values() for kind in kinds}
     need |= set(_TOP.values())

@@ -10,6 +10,9 @@ from typing import Any
 
 from ollamapy.store.errors import ConversionError
 
+# Larger values than any model has: what is made of them stays small.
+MOST_LAYERS = 4096
+MOST_HEAD = 1 << 16
 _MOST_JSON = 256 << 20  # bytes; tokenizer.json is the largest
 
 Files = Mapping[str, Path]
@@ -72,11 +75,11 @@ class Config:
     def get(self, name: str) -> Any:
         return self.values.get(name)
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """Raises ConversionError for what is missing without a default, or no integer from 0 on."""
+    def integer(self, name: str, default: int | None = None, most: int = (1 << 31) - 1) -> int:
+        """Raises ConversionError for what is missing without a default, or no integer from 0 to most."""
         value = self.values.get(name)
         value = default if value is None else value
-        if type(value) is not int or not 0 <= value < 1 << 31:
+        if type(value) is not int or not 0 <= value <= most:
             raise ConversionError(f"config.json: {name} is {value!r}, not an integer")
         return value
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ollamapy.store.convert.config import Config
+from ollamapy.store.convert.config import MOST_HEAD, MOST_LAYERS, Config
 from ollamapy.store.convert.safetensors import F32, Source
 from ollamapy.store.errors import ConversionError
 from ollamapy.store.gguf_writer import Metadata, Tensor, TensorType
@@ -81,7 +81,7 @@ class Decoder:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.layers = config.integer("num_hidden_layers")
+        self.layers = config.integer("num_hidden_layers", most=MOST_LAYERS)
         self.width = config.integer("hidden_size")
         self.heads = config.integer("num_attention_heads", self.default("num_attention_heads"))
         self.kv_heads = config.integer(
@@ -89,7 +89,9 @@ class Decoder:
         )
         if not self.heads or not self.kv_heads:
             raise ConversionError("config.json: there are no attention heads")
-        self.head_dim = config.integer("head_dim", self.default("head_dim") or self.width // self.heads)
+        self.head_dim = config.integer(
+            "head_dim", self.default("head_dim") or self.width // self.heads, most=MOST_HEAD
+        )
         self.rope = config.rope()
         for name in ("hidden_act", "hidden_activation"):
             config.refuse(name, *self.activations)

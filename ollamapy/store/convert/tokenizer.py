@@ -184,7 +184,8 @@ def _added_tokens(files: Files) -> dict[int, tuple[str, bool]]:
         if type(number) is int:
             found[number] = (text, False)
     decoder = read_object(files, "tokenizer_config.json").get("added_tokens_decoder")
-    entries = [{**e, "id": int(n)} for n, e in decoder.items()] if isinstance(decoder, dict) else []
+    numbered = decoder.items() if isinstance(decoder, dict) else ()
+    entries = [{**entry, "id": int(number)} for number, entry in numbered if number.isdecimal()]
     listed = read_object(files, "tokenizer.json").get("added_tokens")
     for entry in [*entries, *(listed if isinstance(listed, list) else [])]:
         if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("content"), str):
