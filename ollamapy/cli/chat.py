@@ -12,7 +12,7 @@ import click
 from ollamapy.cli import chat_help
 from ollamapy.cli.images import image_paths, take_images
 from ollamapy.cli.prompt_line import MORE, LineInterrupt, LineReader, history_wanted
-from ollamapy.cli.run import Session, answer, model_info
+from ollamapy.cli.run import Session, answer
 
 if TYPE_CHECKING:
     from ollamapy.client import Client
@@ -256,8 +256,8 @@ class _Conversation:
         click.echo(f"Loading model '{name}'")
         session = self._session
         try:
-            info = await model_info(self._client, name)
-        except (ClientError, click.ClickException) as error:
+            info = await self._client.call("POST", "/api/show", {"model": name})
+        except ClientError as error:
             if "not found" not in str(error):
                 raise
             click.echo(f"Couldn't find model '{name}'")

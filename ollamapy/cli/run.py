@@ -59,14 +59,12 @@ class Session:
 
 async def ensure_model(client: Client, model: str, insecure: bool = False) -> None:
     """Pull a model that the store does not have."""
-    from ollamapy.store.names import PACK_HOST, ModelName
+    from ollamapy.store.names import ModelName
 
     wanted = ModelName.parse(model).folded
     models = (await client.call("GET", "/api/tags"))["models"]
     if any(ModelName.parse(entry["name"]).folded == wanted for entry in models):
         return
-    if wanted.host != PACK_HOST:
-        raise click.ClickException(f"model '{model}' not found")
     await show_progress(client.stream("/api/pull", {"model": model, "insecure": insecure}))
 
 
@@ -187,8 +185,8 @@ def run(
 ) -> None:
     """Ask MODEL and print its answer as it is written.
 
-    The PROMPT is the arguments, standard input, or both; without either a conversation begins. A model pack
-    that is not in the store is fetched first, and a server is started in the background where none listens.
+    The PROMPT is the arguments, standard input, or both; without either a conversation begins. A model that
+    is not in the store is fetched first, and a server is started in the background where none listens.
 
     \b
       ollamapy run smollm2:135m "Why is the sky blue?"

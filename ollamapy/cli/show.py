@@ -33,6 +33,10 @@ def describe(info: dict[str, Any], verbose: bool) -> str:
         if value is not None:
             rows.append((words, str(value)))
     rows.append(("quantization", details["quantization_level"]))
+    if info.get("requires"):
+        rows.append(("requires", info["requires"]))
+    if info.get("remote_host"):
+        rows[:0] = [("Remote model", info.get("remote_model", "")), ("Remote URL", info["remote_host"])]
     parts = [section("Model", rows)]
     if info.get("capabilities"):
         parts.append(section("Capabilities", [(name,) for name in info["capabilities"]]))
@@ -58,7 +62,7 @@ def _brief(value: Any) -> str:
     if isinstance(value, list):
         shown = ", ".join(str(item) for item in value[:3])
         return f"[{shown}{', ...' if len(value) > 3 else ''}] ({len(value)})"
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @click.command(short_help="Show what is known of a model")

@@ -85,7 +85,7 @@ class GenerationLane:
         self._planned.clear()
         self._filling.clear()
         for request in self._running:
-            if request.prefilling and not request.table.shared:
+            if request.prefilling and request.remaining > 0 and not request.table.shared:
                 self._fills(request)
         decoding = [request for request in self._running if request.remaining == 1]
         budget = StepBudget(

@@ -86,7 +86,7 @@ def test_run_embeds(scripted: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "nope", "x"), "Error: model 'nope' not found"),
+        (("run", "127.0.0.1:1/a/nope", "x"), "pull model manifest: "),
         (("run", "bad name!", "x"), "Error: invalid model name"),
         (("run", "echo", "fail"), "Error: the device failed"),
         (("run", "echo"), "what shall I ask?"),
@@ -94,8 +94,8 @@ def test_run_embeds(scripted: RunningServer) -> None:
         (("stop", "nope"), 'Error: couldn\'t find model "nope" to stop'),
         (("cp", "nope", "x"), 'Error: model "nope" not found'),
         (("rm", "nope"), "Error: model 'nope' not found"),
-        (("pull", "127.0.0.1:1/a/nope"), "Error: pull model manifest: Get"),
-        (("push", "127.0.0.1:1/a/nope"), "Error: model '127.0.0.1:1/a/nope:latest' not found"),
+        (("pull", "127.0.0.1:1/a/nope"), "pull model manifest: "),
+        (("push", "127.0.0.1:1/a/nope"), "model '127.0.0.1:1/a/nope:latest' not found"),
         (("create", "x", "-f", "none"), "Error: specified Modelfile wasn't found"),
         (("create", "x y", "-f", "none"), "Error: invalid model name: x y"),
     ],

@@ -1,4 +1,4 @@
-"""Hostile files and texts end in a clear error of ours, soon. `make fuzz` is a longer run, by FUZZ_INPUTS and FUZZ_SEED."""
+"""Hostile files and texts end in a clear error of ours, soon. `make fuzz` runs longer."""
 
 from __future__ import annotations
 
