@@ -9,7 +9,7 @@ SANITIZED := $(CURDIR)/build/sanitize/site
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint sanitize bench clean
+.PHONY: demo test lint sanitize fuzz bench clean
 
 $(BIN)/.tools: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -56,7 +56,9 @@ lint: $(BIN)/.tools
 	$(BIN)/python -m mypy.stubtest ollamapy._core --allowlist tests/stubtest-allowlist.txt
 	find csrc \( -name '*.h' -o -name '*.cpp' \) -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 
-# The core's tests on a build under AddressSanitizer and UndefinedBehaviorSanitizer, with the AVX-512 kernels emulated.
+SANITIZED_TESTS ?= tests/core tests/fuzz
+
+# The core's tests and a fuzz on a build under AddressSanitizer and UndefinedBehaviorSanitizer, with the AVX-512 kernels emulated.
 sanitize: $(BIN)/.tools
 	$(INSTALL) -e ".[test]"
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r ollamapy tests pyproject.toml $(SANITIZED)/
@@ -65,9 +67,13 @@ sanitize: $(BIN)/.tools
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
 	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(SANITIZED)/ollamapy
 	$(BIN)/cmake --build build/sanitize/native
-	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	cd $(SANITIZED) && FUZZ_INPUTS=$${FUZZ_INPUTS:-5000} ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
-	  $(CURDIR)/$(BIN)/python -m pytest tests/core
+	  $(CURDIR)/$(BIN)/python -m pytest $(SANITIZED_TESTS)
+
+# A longer fuzz on the same build; FUZZ_SEED picks other inputs.
+fuzz:
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(MAKE) sanitize SANITIZED_TESTS=tests/fuzz
 
 bench: $(BIN)/.tools
 	$(INSTALL) -e .

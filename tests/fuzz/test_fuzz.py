@@ -26,7 +26,7 @@ from tests.fuzz.mutation import mutate_bytes, mutate_text
 from tests.models.forward import Forward
 from tests.server.harness import RunningServer, add_gguf
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "5000"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "500"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 MODELS = Path(__file__).parents[1] / "golden" / "models"
 PATIENCE = 10.0  # seconds for one input, on a build that is slow and a machine that is busy
