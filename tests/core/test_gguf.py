@@ -131,12 +131,10 @@ def test_text_that_is_not_utf8_is_replaced(load: Load) -> None:
     file = load(
         Raw(
             [entry("bad", STRING, string(b"a\xffb\xe4")), array("list", STRING, 1, string(b"\xc3\x28"))],
-            [tensor(b"n\xff", (1,), 0, 0)],
-            b"\0" * 4,
+            [],
         )
     )
     assert file.get("bad") == "a�b�" and file.get("list") == ["�("]
-    assert file.tensors()[0].name == "n�" and "n�" in repr(file.tensors()[0])
 
 
 def test_types_that_nobody_here_computes_with_stay_in_the_listing(load: Load) -> None:

@@ -252,9 +252,14 @@ REFUSED: dict[str, tuple[Raw | bytes, str]] = {
         Raw([], [tensor("a", (8,), 0, 0), tensor("b", (8,), 0, 0)], b"\0" * 32),
         r"tensor 'b' offset at byte 82: its data overlaps that of tensor 'a'",
     ),
+    "keys are ASCII": (one_entry(entry(b"a\xff", 4, b"\0" * 4)), r"key at byte 24: it is not ASCII"),
+    "names are ASCII": (
+        Raw([], [tensor(b"n\xc3\xa9", (1,), 0, 0)], b"\0" * 4),
+        r"tensor #0 name at byte 24: it is not ASCII",
+    ),
     "names are printable": (
-        one_entry(entry(b"a\x00\xff\n" + b"k" * 100, 13, b"\0")),
-        r"metadata 'a\\x00\\xff\\x0a" + "k" * 76 + r"\.\.\.' type at byte \d+: unknown value type 13",
+        one_entry(entry(b"a\x00\x7f\n" + b"k" * 100, 13, b"\0")),
+        r"metadata 'a\\x00\\x7f\\x0a" + "k" * 76 + r"\.\.\.' type at byte \d+: unknown value type 13",
     ),
 }
 

@@ -57,6 +57,6 @@ def test_the_grammar_compiles(parallel: bool) -> None:
 @pytest.mark.parametrize(
     "tool", [{}, {"function": {}}, {"function": {"name": 5}}, {"function": {"name": "x", "parameters": 5}}]
 )
-def test_tools_that_are_none_are_refused(function: Any) -> None:
+def test_tools_that_are_none_are_refused(tool: Any) -> None:
     with pytest.raises(RequestError):
-        forced_grammar([{"type": "function", "function": function}], False)
+        forced_grammar([{"type": "function", **tool}], False)
