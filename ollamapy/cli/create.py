@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import show_progress
+from ollamapy.store.blobs import file_digest
 from ollamapy.store.errors import InvalidNameError
 from ollamapy.store.modelfile import Modelfile, ModelfileError, parse_modelfile
 from ollamapy.store.names import ModelName
@@ -31,14 +31,6 @@ _WEIGHTS = (
 )
 _SETTINGS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "vocab.txt")
 _SEMVER = re.compile(r"\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
-
-
-def file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return "sha256:" + digest.hexdigest()
 
 
 async def _blocks(path: Path) -> AsyncIterator[bytes]:

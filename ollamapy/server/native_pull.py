@@ -22,6 +22,7 @@ from ollamapy.store.packs import Pack, fetch_pack
 from ollamapy.store.registry.pull import pull as pull_model
 from ollamapy.store.registry.push import push as push_model
 from ollamapy.store.store import Store
+from ollamapy.store.threads import until_done
 from ollamapy.types import RequestError
 
 _INTERVAL = 0.1  # seconds between progress events
@@ -96,17 +97,10 @@ async def pull_pack(service: Service, name: ModelName) -> AsyncGenerator[Event, 
                 for event in progress.news():
                     yield event
         finally:
-            await _finish(writing)
+            await until_done(writing)
         writing.result()
     yield {"status": "writing manifest"}
     yield {"status": "success"}
-
-
-async def _finish(task: asyncio.Future[Any]) -> None:
-    """Wait for a thread's work even while we are being cancelled."""
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
 
 
 async def pull(request: web.Request, service: Service) -> web.StreamResponse:
@@ -115,7 +109,8 @@ async def pull(request: web.Request, service: Service) -> web.StreamResponse:
     if name.host.lower() == PACK_HOST:
         events = pull_pack(service, name)
     else:
-        events = pull_model(service.transfers, service.store.spelling(name), asked.insecure)
+        spelling = await asyncio.to_thread(service.store.spelling, name)
+        events = pull_model(service.transfers, spelling, asked.insecure)
     return await _answer(request, events, asked.stream)
 
 
@@ -123,7 +118,7 @@ async def push(request: web.Request, service: Service) -> web.StreamResponse:
     asked = await read_request(request, PullRequest)
     if not asked.model_name:
         raise RequiredError("model is required")
-    name = service.store.spelling(ModelName.parse(asked.model_name))
+    name = await asyncio.to_thread(service.store.spelling, ModelName.parse(asked.model_name))
     if name.host.lower() == PACK_HOST:
         raise RequestError(
             f"cannot push {name.short}: model packs are Python distributions; copy it to a name of yours"

@@ -5,33 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ollamapy.server.errors import ServerError
+from ollamapy.store.parameters import PARAMETERS, Kind
 from ollamapy.types import SamplingOptions
 
-_Kind = Literal["int", "float", "bool", "strings"]
-_KINDS: dict[str, _Kind] = {
-    "num_ctx": "int",
-    "num_batch": "int",
-    "num_gpu": "int",
-    "main_gpu": "int",
-    "num_thread": "int",
-    "use_mmap": "bool",
-    "num_keep": "int",
-    "seed": "int",
-    "num_predict": "int",
-    "top_k": "int",
-    "top_p": "float",
-    "min_p": "float",
-    "typical_p": "float",
-    "repeat_last_n": "int",
-    "temperature": "float",
-    "repeat_penalty": "float",
-    "presence_penalty": "float",
-    "frequency_penalty": "float",
-    "stop": "strings",
-}
+# What a Modelfile may set, but for drafts: a request does not choose those.
+_KINDS: dict[str, Kind] = {name: kind for name, kind in PARAMETERS.items() if name != "draft_num_predict"}
 _TYPE_NAMES = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "an array of strings"}
 _INT_LIMIT = 2**31 - 1
 _FLOAT_LIMIT = 3.4e38  # of float32
@@ -54,7 +35,7 @@ class Options:
         return min(max(wanted, _SMALLEST_CONTEXT), most)
 
 
-def _convert(name: str, kind: _Kind, value: Any) -> Any:
+def _convert(name: str, kind: Kind, value: Any) -> Any:
     """One value in its type. Raises ServerError, which is the status that Ollama gives a wrong type here."""
     if kind == "bool" and isinstance(value, bool):
         return value

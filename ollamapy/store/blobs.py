@@ -25,6 +25,7 @@ from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError
 from ollamapy.store.names import parse_digest
 
 _HIDDEN = ".partial-"
+_READ = 1 << 20  # bytes hashed at a time
 _JOURNAL = _HIDDEN + "journal-"
 
 
@@ -35,6 +36,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a file's content. Blocks; raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ):
+            digest.update(block)
+    return "sha256:" + digest.hexdigest()
 
 
 class BlobWriter:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import re
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from ollamapy.store.blobs import Blobs, sync_folder
+from ollamapy.store.blobs import Blobs, file_digest, sync_folder
 from ollamapy.store.registry.errors import (
     AnswerError,
     DigestMismatchError,
@@ -22,10 +20,9 @@ from ollamapy.store.registry.errors import (
 )
 from ollamapy.store.registry.http import RegistryClient, unreachable
 from ollamapy.store.registry.partial import PARTS, SMALLEST, Part, PartialBlob
-from ollamapy.store.registry.threads import finish_in_thread
+from ollamapy.store.threads import finish_in_thread
 
 _CHUNK = 1 << 20  # bytes gathered before they are written
-_READ = 4 << 20  # bytes hashed at a time
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -154,7 +151,7 @@ class Download:
         self.verifying = True
         self._tell()
         try:
-            got = await asyncio.to_thread(_sha256, partial.path)
+            got = await asyncio.to_thread(file_digest, partial.path)
         finally:
             self.verifying = False
         if got != self.digest:
@@ -179,14 +176,6 @@ class Download:
 def _answers(response: aiohttp.ClientResponse, first: int, last: int) -> bool:
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return response.status == 206 and found is not None and (int(found[1]), int(found[2])) == (first, last)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ):
-            digest.update(block)
-    return "sha256:" + digest.hexdigest()
 
 
 class Downloads:

@@ -19,8 +19,8 @@ from ollamapy.store.registry.download import Downloads
 from ollamapy.store.registry.errors import DigestMismatchError, RegistryError
 from ollamapy.store.registry.http import Patience, RegistryClient
 from ollamapy.store.registry.key import RegistryKey
-from ollamapy.store.registry.threads import finish_in_thread
 from ollamapy.store.store import Store
+from ollamapy.store.threads import finish_in_thread
 from ollamapy.types import UnsupportedModelError
 
 Event = dict[str, Any]
@@ -71,7 +71,7 @@ async def pull(transfers: Transfers, name: ModelName, insecure: bool) -> AsyncGe
             if spoilt is not None:
                 raise spoilt
             yield {"status": "writing manifest"}
-            old = _existing(store, name)
+            old = await finish_in_thread(_existing, store, name)
             if await finish_in_thread(_name, store, name, data, manifest):
                 break
         else:
