@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ollamapy.engine import metrics
 from ollamapy.engine.blocks import BlockManager, BlockTable, Match
-from ollamapy.engine.constrained import TokenMasks, Words
+from ollamapy.engine.constrained import TokenMasks
+from ollamapy.engine.constrained_library import Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
 from ollamapy.types import Delta, DoneReason, Usage

@@ -149,6 +149,27 @@ async def test_the_trie_is_built_by_the_first_who_needs_it(flat: Model) -> None:
     assert flat._grammars._trie is not None
 
 
+async def test_a_large_vocabulary_does_not_hold_the_event_loop(engine: Engine, gemma3_path: Path) -> None:
+    """Its trie takes a second, of which the loop misses next to nothing."""
+    model = await engine.load(str(gemma3_path))
+    longest, done = 0.0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal longest
+        while not done.is_set():
+            before = time.monotonic()
+            await asyncio.sleep(0.002)
+            longest = max(longest, time.monotonic() - before)
+
+    watcher = asyncio.create_task(watch())
+    started = time.monotonic()
+    await model._grammars.masks(Constraint(schema_grammar(PERSON)))
+    taken = time.monotonic() - started
+    done.set()
+    await watcher
+    assert longest < taken / 3
+
+
 _MANY = {f"k{i}": {"type": "string", "pattern": f"(a|b)*c{{1,50}}d{i}"} for i in range(900)}
 _CIRCLE = {"a": {"anyOf": [{"$ref": "#/$defs/b"}] * 9}, "b": {"anyOf": [{"$ref": "#/$defs/a"}] * 9}}
 HOSTILE: list[dict[str, Any]] = [
