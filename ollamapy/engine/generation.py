@@ -15,6 +15,8 @@ from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
 from ollamapy.types import Delta, DoneReason, Usage
 
+_MOST_BEHIND = 1024  # deltas that wait for a reader; then nothing is computed for it until half are gone
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -72,6 +74,7 @@ class Generation:
         self._late = False  # a mask came after its step: no more steps are planned before theirs is there
         self._deltas: deque[Delta] = deque()
         self._ready = asyncio.Event()
+        self._held = False  # nobody reads what is there
         self._born = time.monotonic()
         self._first_step: float | None = None
         self._first_token: float | None = None
@@ -97,6 +100,8 @@ class Generation:
     @property
     def remaining(self) -> int:
         if self.finished or self.to_sample >= self.limits.num_predict or self.length >= self.limits.num_ctx:
+            return 0
+        if self._held:
             return 0
         if self._masks is not None and self._late and not self._masks.ready:
             return 0
@@ -248,7 +253,11 @@ class Generation:
                 raise self.outcome
             self._ready.clear()
             await self._ready.wait()
-        return self._deltas.popleft()
+        delta = self._deltas.popleft()
+        if self._held and len(self._deltas) <= _MOST_BEHIND // 2:
+            self._held = False
+            self._wake()
+        return delta
 
     def _end(self, reason: DoneReason) -> None:
         emission = self._stream.finish()
@@ -267,6 +276,7 @@ class Generation:
     def _emit(self, emission: Emission) -> None:
         if emission.text or emission.tokens:
             self._deltas.append(Delta(emission.text, emission.tokens, emission.logprobs))
+            self._held = self._held or len(self._deltas) >= _MOST_BEHIND
             self._ready.set()
 
 

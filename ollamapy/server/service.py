@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ollamapy.prompt.errors import TemplateRenderError
 from ollamapy.scheduler.residency import Residency
-from ollamapy.server.errors import OverloadedError
+from ollamapy.server.errors import OverloadedError, TooLargeError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
@@ -31,6 +31,10 @@ T = TypeVar("T")
 
 _WRITERS = 4  # long writes to the store at a time; more of them wait
 _LARGE_TEXT = 16 << 10  # characters from which tokenizing leaves the event loop
+_HUGE_TEXT = (
+    4 << 20
+)  # characters from which texts are tokenized one after the other: each takes a multiple of its size
+_LONGEST_TEXT = 64 << 20  # characters of a prompt; no context is as long
 
 
 class ShuttingDownError(OverloadedError):
@@ -183,11 +187,17 @@ class Service:
             await deltas.aclose()
 
 
+_one_by_one = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+
 async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[int]:
-    """Token ids of a prompt, off the event loop when it is long."""
+    """Token ids of a prompt, off the event loop when it is long. Raises TooLargeError."""
     if len(text) < _LARGE_TEXT:
         return model.tokenizer.encode(text, special, True)
-    return await asyncio.to_thread(model.tokenizer.encode, text, special, True)
+    if len(text) > _LONGEST_TEXT:
+        raise TooLargeError(f"a prompt of {len(text)} characters, at most {_LONGEST_TEXT} are read")
+    pool = _one_by_one if len(text) >= _HUGE_TEXT else None
+    return await asyncio.get_running_loop().run_in_executor(pool, model.tokenizer.encode, text, special, True)
 
 
 @dataclass(slots=True)

@@ -180,5 +180,8 @@ def _is_number(text: str) -> bool:
 
 
 def origin_host(origin: str) -> str:
-    """host[:port] of an Origin header, lower case."""
-    return urlsplit(origin).netloc.lower()
+    """host[:port] of an Origin header, lower case; "" for one that names none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
