@@ -37,16 +37,12 @@ demo: $(BIN)/.tools
 # Said first and last: what this machine lacks is not tested here.
 WARN_REGISTRY = @command -v docker-registry >/dev/null || echo "No docker-registry on this machine: the tests against a real registry do not run (Debian or Ubuntu: apt-get install docker-registry)"
 
-WARN_NPM = @command -v npm >/dev/null || echo "npm is not installed: the tests of JavaScript clients are skipped (they need Node 20)"
-
 test:
 	$(WARN_REGISTRY)
-	$(WARN_NPM)
 	@$(MAKE) --no-print-directory $(BIN)/.tools
 	$(INSTALL) -e ".[test]"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(WARN_REGISTRY)
-	$(WARN_NPM)
 
 lint: $(BIN)/.tools
 	$(INSTALL) -e ".[test,lint]"

@@ -14,8 +14,6 @@ from tests.clients.conftest import CHAT, TOOLS
 if TYPE_CHECKING:
     from tests.server.harness import RunningServer
 
-pytestmark = pytest.mark.usefixtures("no_warnings")
-
 ASK: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER: dict[str, Any] = {
     "name": "get_weather",

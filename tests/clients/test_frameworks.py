@@ -1,12 +1,23 @@
-"""Frameworks on OpenAI's and Anthropic's dialects against real models: LangChain, LlamaIndex, LiteLLM, Pydantic AI."""
+"""Frameworks against real models, over all dialects: LangChain, LlamaIndex, LiteLLM, Pydantic AI."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
+import langchain_ollama
+import langchain_openai
+import litellm
 import pydantic
+import pydantic_ai
 import pytest
+from llama_index.core.llms import ChatMessage
+from llama_index.embeddings.ollama import OllamaEmbedding
+from llama_index.embeddings.openai import OpenAIEmbedding
+from llama_index.llms.ollama import Ollama
+from llama_index.llms.openai_like import OpenAILike
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.clients.conftest import CHAT, EMBED, TOOLS
 
@@ -14,6 +25,7 @@ if TYPE_CHECKING:
     from tests.server.harness import RunningServer
 
 QUESTION = "What is the capital of France?"
+ADA = "Ada is 36. Answer in JSON."
 KEY = "unused"
 
 
@@ -22,48 +34,56 @@ class Person(pydantic.BaseModel):
     age: int = pydantic.Field(ge=0, le=150)
 
 
-def test_langchain(live: RunningServer) -> None:
-    openai = pytest.importorskip("langchain_openai")
-    more: dict[str, Any] = {"base_url": f"{live.url}/v1", "api_key": KEY, "max_retries": 0}
-    model = openai.ChatOpenAI(model=CHAT, temperature=0, max_tokens=24, stream_usage=True, **more)
-    answer = model.invoke(QUESTION)
-    assert "Paris" in answer.content and answer.usage_metadata["output_tokens"] > 0
-    chunks = list(model.stream(QUESTION))
-    assert "".join(chunk.content for chunk in chunks) == answer.content
-    shaped = openai.ChatOpenAI(model=CHAT, temperature=0, max_tokens=100, **more)
-    for method in ("json_schema", "json_mode"):
-        if method == "json_schema":
-            person = shaped.with_structured_output(Person, method=method).invoke("Ada is 36. Answer in JSON.")
-            assert isinstance(person, Person)
-    called = openai.ChatOpenAI(model=TOOLS, temperature=0, max_tokens=100, **more)
+async def test_langchain_openai(live: RunningServer) -> None:
+    more: dict[str, Any] = {"base_url": f"{live.url}/v1", "api_key": KEY, "max_retries": 0, "temperature": 0}
+    for responses in (False, True):
+        model = langchain_openai.ChatOpenAI(
+            model=CHAT, max_tokens=24, stream_usage=True, use_responses_api=responses, **more
+        )
+        answer = model.invoke(QUESTION)
+        assert "Paris" in answer.text and answer.usage_metadata["output_tokens"] > 0
+        chunks = [chunk async for chunk in model.astream(QUESTION)]
+        assert len(chunks) > 3 and "".join(chunk.text for chunk in chunks) == answer.text
+        used = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
+        assert [usage["output_tokens"] for usage in used] == [answer.usage_metadata["output_tokens"]]
+    shaped = langchain_openai.ChatOpenAI(model=CHAT, max_tokens=100, **more)
+    person = shaped.with_structured_output(Person, method="json_schema").invoke(ADA)
+    assert isinstance(person, Person)
+    called = langchain_openai.ChatOpenAI(model=TOOLS, max_tokens=100, **more)
     person = called.with_structured_output(Person, method="function_calling").invoke("Ada is 36.")
     assert isinstance(person, Person)
-    embeddings = openai.OpenAIEmbeddings(model=EMBED, check_embedding_ctx_length=False, **more)
-    vectors = embeddings.embed_documents(["Hello", "Goodbye"])
-    assert [math.hypot(*vector) for vector in vectors] == pytest.approx([1, 1], abs=1e-5)
 
 
-def test_langchain_sends_tokens_to_be_embedded(live: RunningServer) -> None:
-    """Its default cuts texts into tokens of OpenAI's vocabulary: they are ids like any other."""
-    openai = pytest.importorskip("langchain_openai")
-    pytest.importorskip("tiktoken")
-    model = openai.OpenAIEmbeddings(
-        model=EMBED,
-        base_url=f"{live.url}/v1",
-        api_key=KEY,
-        tiktoken_enabled=False,
-        check_embedding_ctx_length=False,
+async def test_langchain_ollama(live: RunningServer) -> None:
+    options: dict[str, Any] = {"base_url": live.url, "temperature": 0, "validate_model_on_init": True}
+    model = langchain_ollama.ChatOllama(model=CHAT, num_predict=24, **options)
+    answer = model.invoke(QUESTION)
+    assert "Paris" in answer.content and answer.response_metadata["done_reason"] == "stop"
+    chunks = [chunk async for chunk in model.astream(QUESTION)]
+    assert len(chunks) > 3 and "".join(str(chunk.content) for chunk in chunks) == answer.content
+    used = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
+    assert used == [answer.usage_metadata]
+    shaped = langchain_ollama.ChatOllama(model=CHAT, num_predict=100, **options)
+    assert isinstance(shaped.with_structured_output(Person, method="json_schema").invoke(ADA), Person)
+    plain = langchain_ollama.OllamaLLM(model=CHAT, num_predict=24, **options)
+    text = plain.invoke(QUESTION)
+    assert "Paris" in text and "".join(plain.stream(QUESTION)) == text
+
+
+def test_langchain_embeddings(live: RunningServer) -> None:
+    """Those that send texts, those that send ids of the model's own vocabulary, and Ollama's."""
+    ids = langchain_openai.OpenAIEmbeddings(
+        model=EMBED, base_url=f"{live.url}/v1", api_key=KEY, max_retries=0, check_embedding_ctx_length=False
     )
-    assert len(model.embed_query("Hello")) == 384
+    native = langchain_ollama.OllamaEmbeddings(model=EMBED, base_url=live.url)
+    for text, vector in zip(["Hello", "Goodbye"], ids.embed_documents(["Hello", "Goodbye"]), strict=True):
+        assert math.hypot(*vector) == pytest.approx(1, abs=1e-5)
+        assert native.embed_query(text) == pytest.approx(vector, abs=1e-6)
 
 
 async def test_llama_index(live: RunningServer) -> None:
-    like = pytest.importorskip("llama_index.llms.openai_like")
-    ours = pytest.importorskip("llama_index.llms.ollama")
-    embedder = pytest.importorskip("llama_index.embeddings.openai")
-    native = pytest.importorskip("llama_index.embeddings.ollama")
     models = [
-        like.OpenAILike(
+        OpenAILike(
             model=CHAT,
             api_base=f"{live.url}/v1",
             api_key=KEY,
@@ -72,22 +92,24 @@ async def test_llama_index(live: RunningServer) -> None:
             max_tokens=24,
             max_retries=0,
         ),
-        ours.Ollama(model=CHAT, base_url=live.url, temperature=0, context_window=2048, request_timeout=120),
+        Ollama(model=CHAT, base_url=live.url, temperature=0, context_window=2048, request_timeout=120),
     ]
     for model in models:
         whole = model.complete(QUESTION)
         assert "Paris" in whole.text
         assert [part.text async for part in await model.astream_complete(QUESTION)][-1] == whole.text
+        chat = [ChatMessage(role="user", content=QUESTION)]
+        pieces = [part.delta for part in model.stream_chat(chat)]
+        assert "".join(piece or "" for piece in pieces) == whole.text and len(pieces) > 3
     vectors = [
-        embedder.OpenAIEmbedding(model_name=EMBED, api_base=f"{live.url}/v1", api_key=KEY, max_retries=0),
-        native.OllamaEmbedding(model_name=EMBED, base_url=live.url),
+        OpenAIEmbedding(model_name=EMBED, api_base=f"{live.url}/v1", api_key=KEY, max_retries=0),
+        OllamaEmbedding(model_name=EMBED, base_url=live.url),
     ]
     one, other = (model.get_text_embedding("Hello") for model in vectors)
     assert one == pytest.approx(other, abs=1e-6)
 
 
 async def test_litellm(live: RunningServer) -> None:
-    litellm = pytest.importorskip("litellm")
     ask = [{"role": "user", "content": QUESTION}]
     routes: list[dict[str, Any]] = [
         {"model": f"openai/{CHAT}", "api_base": f"{live.url}/v1", "api_key": KEY},
@@ -115,12 +137,8 @@ async def test_litellm(live: RunningServer) -> None:
 
 
 async def test_pydantic_ai(live: RunningServer) -> None:
-    agents = pytest.importorskip("pydantic_ai")
-    from pydantic_ai.models.openai import OpenAIChatModel
-    from pydantic_ai.providers.openai import OpenAIProvider
-
     provider = OpenAIProvider(base_url=f"{live.url}/v1", api_key=KEY)
-    plain = agents.Agent(
+    plain = pydantic_ai.Agent(
         OpenAIChatModel(CHAT, provider=provider), model_settings={"temperature": 0, "max_tokens": 24}
     )
     assert "Paris" in (await plain.run(QUESTION)).output
@@ -128,7 +146,7 @@ async def test_pydantic_ai(live: RunningServer) -> None:
         parts = [part async for part in result.stream_text(delta=True)]
     assert "Paris" in "".join(parts)
     # its structured output is a call of a tool that tool_choice requires
-    shaped: Any = agents.Agent(
+    shaped: Any = pydantic_ai.Agent(
         OpenAIChatModel(TOOLS, provider=provider),
         output_type=Person,
         model_settings={"temperature": 0, "max_tokens": 100, "parallel_tool_calls": False},
