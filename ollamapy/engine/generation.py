@@ -54,17 +54,19 @@ class Generation:
         blocks: BlockManager,
         masks: TokenMasks | None = None,
         wake: Callable[[], None] = lambda: None,
+        usage: Usage | None = None,
     ) -> None:
         """client: who asks, for fairness. new_sequence(tokens, branch) makes the core's sequence; a new branch
         draws other random numbers. masks: of an answer that a grammar constrains, the first one ready;
-        wake() is called when a later one has come."""
+        wake() is called when a later one has come. usage: the object to keep up to date."""
         self.arrival = arrival
         self.client = client
         self.limits = limits
         self.tokens = prompt
         self.outcome: BaseException | None = None
         self.finished = False
-        self.usage = Usage(prompt_tokens=len(prompt))
+        self.usage = Usage() if usage is None else usage
+        self.usage.prompt_tokens = len(prompt)
         self._stream = stream
         self._end_tokens = end_tokens
         self._new_sequence = new_sequence
@@ -142,14 +144,13 @@ class Generation:
         if item.stale:
             return
         self.computed = item.start + item.rows
-        if self._first_step is None:
-            self._first_step = result.started
+        started = self._begun(result.started)
         if sample is None:
             self._blocks.drop(self.table, self.computed)
             return
         if self._first_token is None:
-            self._first_token = result.ended
-            self.usage.prompt_ns = _nanoseconds(self._first_step, result.ended)
+            self._first_token = self.usage.first_token = result.ended
+            self.usage.prompt_ns = _nanoseconds(started, result.ended)
             metrics.FIRST_TOKEN_SECONDS.observe(max(0.0, result.ended - self._born))
         else:
             metrics.TOKEN_SECONDS.observe(max(0.0, result.ended - self._last_token))
@@ -173,14 +174,20 @@ class Generation:
         elif self.sampled >= self.limits.num_predict or (self._at_end and not self.limits.shift):
             self._end("length")
 
+    def _begun(self, started: float) -> float:
+        """A step that began at started has run; returns when the first one began."""
+        if self._first_step is None:
+            self._first_step = started
+            self.usage.queue_ns = _nanoseconds(self._born, started)
+        return self._first_step
+
     def postpone(self, item: Item, result: CoreResult) -> None:
         """A planned item whose mask did not come in time: its last row is computed once more, when the mask is
         there. What was planned on it is dropped."""
         self._blocks.confirm(item.table, item.start + item.rows)
         if item.stale:
             return
-        if self._first_step is None:
-            self._first_step = result.started
+        self._begun(result.started)
         self._late = True
         self.epoch += 1
         self.planned = self.computed = item.start + item.rows - 1
@@ -234,6 +241,8 @@ class Generation:
 
     def _finish(self, outcome: str = "ended") -> None:
         if not self.finished:
+            if self._first_step is None:
+                self.usage.queue_ns = _nanoseconds(self._born, time.monotonic())
             metrics.REQUESTS.labels(outcome).inc()
             metrics.TOKENS.labels("prompt").inc(self.usage.prompt_tokens)
             metrics.TOKENS.labels("cached").inc(self.usage.cached_tokens)

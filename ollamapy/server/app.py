@@ -36,6 +36,7 @@ from ollamapy.server.openapi import openapi
 from ollamapy.server.service import Service
 from ollamapy.server.settings import Settings
 from ollamapy.server.streaming import json_response
+from ollamapy.server.trace import identify, traced
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError
 
@@ -111,7 +112,7 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
 
 def create_app(service: Service) -> web.Application:
     """The application over a service, which outlives it."""
-    middlewares: Any = [access(service.settings), authorization(service.settings), answer_errors]
+    middlewares: Any = [traced, access(service.settings), authorization(service.settings), answer_errors]
     app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY)
 
     app[BODIES] = new_bodies()
@@ -125,6 +126,7 @@ def create_app(service: Service) -> web.Application:
     for method, path, endpoint in ROUTES:
         app.router.add_route(method, path, bound(endpoint))
     app.on_response_prepare.append(grants(service.settings))
+    app.on_response_prepare.append(identify)
     return app
 
 

@@ -17,12 +17,13 @@ from ollamapy.server.errors import OverloadedError, TooLargeError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
+from ollamapy.server.trace import note_model, note_usage
 from ollamapy.store.registry.download import Downloads
 from ollamapy.store.registry.http import Patience
 from ollamapy.store.registry.key import RegistryKey
 from ollamapy.store.registry.pull import Transfers
 from ollamapy.store.store import Store
-from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest
+from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest, Usage
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import Engine, LoadedModel
@@ -135,11 +136,17 @@ class Service:
         window = options.context(self.settings.context_length, model.facts.context_length or 1 << 31)
         async with self._counted():
             before = time.monotonic_ns()
+            trace = note_model(model.stored.name.short)
             use = self.residency.use(
                 model.key, model.stored.name.short, model.path, keep_alive, window, model.adapter
             )
-            async with use as loaded:
-                timing.load = time.monotonic_ns() - before
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    loaded = await stack.enter_async_context(use)
+                finally:
+                    timing.load = time.monotonic_ns() - before
+                    if trace is not None:
+                        trace.load = timing.load
                 yield loaded
 
     def window(self, model: LoadedModel, options: Options) -> int:
@@ -164,6 +171,8 @@ class Service:
                 "the prompt is longer than the context length currently available to the model; shorten the "
                 "prompt, adjust the context length in settings, or use a model with a longer context length"
             )
+        usage = Usage()
+        note_usage(usage)
         deltas = model.generate(
             GenerationRequest(
                 prompt=prompt,
@@ -179,6 +188,7 @@ class Service:
                 constraint=constraint,
                 branch=branch,
                 client=client,
+                usage=usage,
             )
         )
         try:
