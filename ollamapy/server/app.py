@@ -54,7 +54,7 @@ class _Protocol(logging.LoggerAdapter):  # type: ignore[type-arg] # generic from
     trace would only fill the log."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
+        if isinstance(kwargs.get("exc_info"), (HttpProcessingError, web.RequestPayloadError)):
             _log.debug("a request that is no HTTP")
         else:
             super().log(level, msg, *args, **kwargs)
