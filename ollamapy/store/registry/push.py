@@ -134,7 +134,8 @@ class Upload:
         try:
             async with self._client.send("GET", url) as response:
                 _, _, last = response.headers.get("Range", "").partition("-")
-                arrived = int(last) + 1 - part.offset if last.isdecimal() else 0
+                # Docker's registry says 0-0 of an upload that has nothing yet.
+                arrived = int(last) + 1 - part.offset if last.isdecimal() and int(last) else 0
                 if not response.headers.get("Location"):
                     return url, 0
                 return _next(response.headers, response.url), max(0, min(arrived, part.size))
