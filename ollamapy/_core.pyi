@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 PAGE_TOKENS: int
 """Tokens in one KV page."""
 
+BLOCK_TYPES: dict[str, tuple[int, int, int]]
+"""The tensor types that can be computed with: number in the file, values per block, bytes per block."""
+
 class GGUFError(ValueError):
     """A file is not what it claims to be; the message names the field and the byte offset."""
 

@@ -60,6 +60,7 @@ class GenerationRequest:
     branch: int = 0  # tells the answers to one prompt apart: each draws its own random numbers
     visible: frozenset[int] = frozenset()  # control tokens whose text is a part of the answer's
     client: str = ""  # who asks: requests of one client share its turns
+    usage: Usage = field(default_factory=lambda: Usage())  # the engine keeps it up to date
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class TokenLogprob:
 
 @dataclass(slots=True)
 class Usage:
-    """What a request cost. Durations are nanoseconds, measured on the device thread's clock."""
+    """What a request has cost so far. Durations are nanoseconds, measured on the device thread's clock."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -84,6 +85,8 @@ class Usage:
     prompt_ns: int = 0
     completion_ns: int = 0
     total_ns: int = 0
+    queue_ns: int = 0  # from its arrival at the engine to its first step
+    first_token: float = 0.0  # when it was drawn, seconds of the monotonic clock; 0: not yet
 
 
 @dataclass(slots=True)

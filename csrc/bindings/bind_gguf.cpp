@@ -154,6 +154,16 @@ py::array_t<uint16_t> round_to_f16(const Floats& values) {
     return out;
 }
 
+// name -> (number in the file, values per block, bytes per block)
+py::dict block_types() {
+    py::dict types;
+    for (const DType type : kDTypes) {
+        const DTypeInfo info = dtype_info(type);
+        types[info.name] = py::make_tuple(static_cast<uint32_t>(type), info.block_size, info.block_bytes);
+    }
+    return types;
+}
+
 }  // namespace
 
 void bind_gguf(py::module_& module) {
@@ -226,6 +236,7 @@ void bind_gguf(py::module_& module) {
         .def("read", &read_tensor, py::arg("name"))
         .def("dequantize", &dequantize_tensor, py::arg("name"));
 
+    module.attr("BLOCK_TYPES") = block_types();
     module.def("dequantize", &dequantize_bytes, py::arg("type_id"), py::arg("data"), py::arg("count"));
     module.def("quantize", &quantize_values, py::arg("type_id"), py::arg("values"));
     module.def("f32_to_f16", &round_to_f16, py::arg("values"));

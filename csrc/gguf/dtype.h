@@ -25,6 +25,12 @@ enum class DType : uint32_t {
     BF16 = 30,
 };
 
+// All of them.
+inline constexpr DType kDTypes[] = {
+    DType::F32,  DType::F16,  DType::BF16, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1,
+    DType::Q8_0, DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K,
+};
+
 struct DTypeInfo {
     const char* name;      // as printed by the field: "Q4_K"
     uint32_t block_size;   // values per block

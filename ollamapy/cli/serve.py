@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 
 import click
 
@@ -20,11 +19,13 @@ Settings are environment variables:
   OLLAMA_NUM_PARALLEL       most requests of a model that run at once  (as many as there is room for, up to 64)
   OLLAMA_MAX_QUEUE          requests that may wait before others get a 503  (512)
   OLLAMA_LOAD_TIMEOUT       how long loading a model may take  (5m)
+  OLLAMA_KV_CACHE_TYPE      what KV pages hold: f16, q8_0 or q4_0  (f16)
   OLLAMA_ORIGINS            further web origins that may ask, separated by commas; * is a wildcard
   OLLAMA_NOPRUNE            1: keep blobs that no model uses when starting
-  OLLAMA_DEBUG              1: log more
+  OLLAMA_DEBUG              1: log more, 2: every step too, -1: warnings only, -2: errors only
   OLLAMAPY_API_KEYS         keys that requests must bring, separated by commas, or the path of a file with one
                             key, or sha256: and its digest, a line  (nobody is asked for one)
+  OLLAMAPY_LOG_FORMAT       logfmt or json: how a line of the log is written  (logfmt)
   OLLAMAPY_KV_MEMORY        bytes of KV pages of each model  (half of what is free when it is loaded)
   OLLAMAPY_PREFIX_CACHE     0: requests do not share the KV pages of equal beginnings
   OLLAMAPY_THREADS          threads of the engine  (all CPUs this process may use)
@@ -35,15 +36,15 @@ Settings are environment variables:
 def serve() -> None:
     from ollamapy.server.app import serve as run_server
     from ollamapy.server.keys import KeysError
+    from ollamapy.server.logs import configure
     from ollamapy.server.settings import Settings
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, level=logging.INFO)
+    configure(logging.INFO, "logfmt")
     try:
         settings = Settings.from_environment()
     except KeysError as error:
         raise click.ClickException(str(error)) from None
-    if settings.debug:
-        logging.getLogger("ollamapy").setLevel(logging.DEBUG)
+    configure(settings.log_level, settings.log_format)
 
     def ready() -> None:
         click.echo(f"Listening on {settings.address.text}, models in {settings.models}", err=True)

@@ -16,6 +16,8 @@ from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
 from ollamapy.types import Delta, DoneReason, Usage
 
+_MOST_BEHIND = 1024  # deltas that wait for a reader; then nothing is computed for it until half are gone
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -53,17 +55,19 @@ class Generation:
         blocks: BlockManager,
         masks: TokenMasks | None = None,
         wake: Callable[[], None] = lambda: None,
+        usage: Usage | None = None,
     ) -> None:
         """client: who asks, for fairness. new_sequence(tokens, branch) makes the core's sequence; a new branch
         draws other random numbers. masks: of an answer that a grammar constrains, the first one ready;
-        wake() is called when a later one has come."""
+        wake() is called when a later one has come. usage: the object to keep up to date."""
         self.arrival = arrival
         self.client = client
         self.limits = limits
         self.tokens = prompt
         self.outcome: BaseException | None = None
         self.finished = False
-        self.usage = Usage(prompt_tokens=len(prompt))
+        self.usage = Usage() if usage is None else usage
+        self.usage.prompt_tokens = len(prompt)
         self._stream = stream
         self._end_tokens = end_tokens
         self._new_sequence = new_sequence
@@ -73,6 +77,7 @@ class Generation:
         self._late = False  # a mask came after its step: no more steps are planned before theirs is there
         self._deltas: deque[Delta] = deque()
         self._ready = asyncio.Event()
+        self._held = False  # nobody reads what is there
         self._born = time.monotonic()
         self._first_step: float | None = None
         self._first_token: float | None = None
@@ -98,6 +103,8 @@ class Generation:
     @property
     def remaining(self) -> int:
         if self.finished or self.to_sample >= self.limits.num_predict or self.length >= self.limits.num_ctx:
+            return 0
+        if self._held:
             return 0
         if self._masks is not None and self._late and not self._masks.ready:
             return 0
@@ -138,14 +145,13 @@ class Generation:
         if item.stale:
             return
         self.computed = item.start + item.rows
-        if self._first_step is None:
-            self._first_step = result.started
+        started = self._begun(result.started)
         if sample is None:
             self._blocks.drop(self.table, self.computed)
             return
         if self._first_token is None:
-            self._first_token = result.ended
-            self.usage.prompt_ns = _nanoseconds(self._first_step, result.ended)
+            self._first_token = self.usage.first_token = result.ended
+            self.usage.prompt_ns = _nanoseconds(started, result.ended)
             metrics.FIRST_TOKEN_SECONDS.observe(max(0.0, result.ended - self._born))
         else:
             metrics.TOKEN_SECONDS.observe(max(0.0, result.ended - self._last_token))
@@ -169,14 +175,20 @@ class Generation:
         elif self.sampled >= self.limits.num_predict or (self._at_end and not self.limits.shift):
             self._end("length")
 
+    def _begun(self, started: float) -> float:
+        """A step that began at started has run; returns when the first one began."""
+        if self._first_step is None:
+            self._first_step = started
+            self.usage.queue_ns = _nanoseconds(self._born, started)
+        return self._first_step
+
     def postpone(self, item: Item, result: CoreResult) -> None:
         """A planned item whose mask did not come in time: its last row is computed once more, when the mask is
         there. What was planned on it is dropped."""
         self._blocks.confirm(item.table, item.start + item.rows)
         if item.stale:
             return
-        if self._first_step is None:
-            self._first_step = result.started
+        self._begun(result.started)
         self._late = True
         self.epoch += 1
         self.planned = self.computed = item.start + item.rows - 1
@@ -230,6 +242,8 @@ class Generation:
 
     def _finish(self, outcome: str = "ended") -> None:
         if not self.finished:
+            if self._first_step is None:
+                self.usage.queue_ns = _nanoseconds(self._born, time.monotonic())
             metrics.REQUESTS.labels(outcome).inc()
             metrics.TOKENS.labels("prompt").inc(self.usage.prompt_tokens)
             metrics.TOKENS.labels("cached").inc(self.usage.cached_tokens)
@@ -249,7 +263,11 @@ class Generation:
                 raise self.outcome
             self._ready.clear()
             await self._ready.wait()
-        return self._deltas.popleft()
+        delta = self._deltas.popleft()
+        if self._held and len(self._deltas) <= _MOST_BEHIND // 2:
+            self._held = False
+            self._wake()
+        return delta
 
     def _end(self, reason: DoneReason) -> None:
         emission = self._stream.finish()
@@ -268,6 +286,7 @@ class Generation:
     def _emit(self, emission: Emission) -> None:
         if emission.text or emission.tokens:
             self._deltas.append(Delta(emission.text, emission.tokens, emission.logprobs))
+            self._held = self._held or len(self._deltas) >= _MOST_BEHIND
             self._ready.set()
 
 

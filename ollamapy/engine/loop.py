@@ -18,6 +18,7 @@ from ollamapy.engine.ports import CoreResult, CoreRunner, CoreSequence
 from ollamapy.types import EngineError
 
 log = logging.getLogger(__name__)
+TRACE = 5  # the level of what is logged for every step
 
 
 class StepItem(Protocol):
@@ -171,5 +172,7 @@ class StepLoop:
         self._flying[step] = (lane, items)
         self._shares[lane].launched()
         rows = sum(rows for _, _, rows, _ in core)
+        if log.isEnabledFor(TRACE):
+            log.log(TRACE, "step %d: %d rows of %d requests", step, rows, len(core))
         self.steps_by_rows[rows] += 1
         metrics.STEP_ROWS.observe(rows)

@@ -213,6 +213,7 @@ class Model:
             lane.blocks,
             masks,
             self._loop.wake,
+            request.usage,
         )
         if len(prompt) >= limits.num_ctx:
             job.end_now("length")

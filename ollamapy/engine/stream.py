@@ -24,18 +24,23 @@ class Emission:
 
 
 class StopMatcher:
-    """Watches a text for one sequence, character by character (Knuth, Morris, Pratt)."""
+    """Watches a text for one sequence, character by character (Knuth, Morris, Pratt).
+
+    The table grows with what has matched: a sequence as long as a book costs what the answer is long.
+    """
 
     def __init__(self, stop: str) -> None:
         self.stop = stop
         self.matched = 0  # length of the longest prefix of stop that the text ends with
-        self._fallback = [0] * len(stop)
-        k = 0
-        for i in range(1, len(stop)):
-            while k and stop[i] != stop[k]:
-                k = self._fallback[k - 1]
-            k += stop[i] == stop[k]
-            self._fallback[i] = k
+        self._fallback = [0]  # of the first characters: the longest proper prefix that they end with
+
+    def _extend(self) -> None:
+        """One more entry of the table."""
+        character = self.stop[len(self._fallback)]
+        k = self._fallback[-1]
+        while k and character != self.stop[k]:
+            k = self._fallback[k - 1]
+        self._fallback.append(k + (character == self.stop[k]))
 
     def push(self, character: str) -> bool:
         """True when the text now ends with the whole sequence."""
@@ -43,6 +48,8 @@ class StopMatcher:
             self.matched = self._fallback[self.matched - 1]
         if self.stop[self.matched] == character:
             self.matched += 1
+            if len(self._fallback) < self.matched:
+                self._extend()
         return self.matched == len(self.stop)
 
 

@@ -173,6 +173,8 @@ async def _conversation(
     if not asked.messages:
         raise RequestError("messages is required")
     messages = messages_of(asked)
+    if not messages:
+        raise RequestError("messages: all messages are empty")
     model = await find_model(service.store, asked.model)
     value = asked.tool_choice or {}
     parallel = value.get("disable_parallel_tool_use") is not True

@@ -72,13 +72,14 @@ def _turn(asked: AnthropicMessage, names: dict[str, str]) -> list[Message]:
     if not isinstance(asked.content, list):
         raise RequestError("messages: content must be a string or an array of blocks")
     message = Message(role=asked.role)
+    texts: list[str] = []
     results: list[Message] = []
     for block in asked.content:
         kind = block.get("type") if isinstance(block, dict) else None
         if kind == "text":
-            message.content += _text(block)
+            texts.append(_text(block))
         elif kind == "image":
-            message.images = [*message.images, _image(block.get("source"))]
+            message.images.append(_image(block.get("source")))
         elif kind in ("tool_use", "server_tool_use"):
             for required in ("id", "name"):
                 if not isinstance(block.get(required), str) or not block[required]:
@@ -88,16 +89,14 @@ def _turn(asked: AnthropicMessage, names: dict[str, str]) -> list[Message]:
             function = ToolCallFunction(
                 name=block["name"], arguments=arguments if isinstance(arguments, dict) else {}
             )
-            message.tool_calls = [
-                *message.tool_calls,
-                ToolCall(id=block["id"], type="function", function=function),
-            ]
+            message.tool_calls.append(ToolCall(id=block["id"], type="function", function=function))
         elif kind == "tool_result":
             results.append(_result(block, names))
         elif kind == "thinking" and isinstance(block.get("thinking"), str):
             message.thinking = block["thinking"]
         elif not isinstance(block, dict):
             raise RequestError("messages: a block is an object")
+    message.content = "".join(texts)
     says = message.content or message.images or message.tool_calls or message.thinking
     own = [message] if says else []
     return [*results, *own] if asked.role.lower() == "user" else [*own, *results]

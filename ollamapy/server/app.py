@@ -12,9 +12,11 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ollamapy import __version__
 from ollamapy.server.anthropic_messages import count_tokens, messages
+from ollamapy.server.decode import BODIES, new_bodies
 from ollamapy.server.metrics import metrics
 from ollamapy.server.middleware import access, answer_errors, authorization, grants
 from ollamapy.server.native_blobs import add_blob, has_blob
@@ -34,6 +36,7 @@ from ollamapy.server.openapi import openapi
 from ollamapy.server.service import Service
 from ollamapy.server.settings import Settings
 from ollamapy.server.streaming import json_response
+from ollamapy.server.trace import identify, traced
 from ollamapy.store.store import Store
 from ollamapy.types import RequestError
 
@@ -42,6 +45,20 @@ _log = logging.getLogger("ollamapy")
 _MAX_BODY = 1 << 30  # bytes of a JSON body: images come in base64
 API_VERSION = "0.99.0"  # the Ollama whose API this is: some clients refuse to talk to an older one
 _GRACE = 5.0  # seconds that open connections get to end
+_IDLE = 120.0  # seconds that a connection may take to send a request's headers, also between two requests
+_LINGER = 1.0  # seconds for which the rest of a body is read that was refused, so that its sender reads why
+
+
+class _Protocol(logging.LoggerAdapter):  # type: ignore[type-arg] # generic from Python 3.11 on
+    """What aiohttp says about connections. Requests that are no HTTP are their senders' matter: their bytes and our
+    trace would only fill the log."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if isinstance(kwargs.get("exc_info"), (HttpProcessingError, web.RequestPayloadError)):
+            _log.debug("a request that is no HTTP")
+        else:
+            super().log(level, msg, *args, **kwargs)
+
 
 Endpoint = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
 
@@ -95,8 +112,10 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
 
 def create_app(service: Service) -> web.Application:
     """The application over a service, which outlives it."""
-    middlewares: Any = [access(service.settings), authorization(service.settings), answer_errors]
+    middlewares: Any = [traced, access(service.settings), authorization(service.settings), answer_errors]
     app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY)
+
+    app[BODIES] = new_bodies()
 
     def bound(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -107,6 +126,7 @@ def create_app(service: Service) -> web.Application:
     for method, path, endpoint in ROUTES:
         app.router.add_route(method, path, bound(endpoint))
     app.on_response_prepare.append(grants(service.settings))
+    app.on_response_prepare.append(identify)
     return app
 
 
@@ -121,7 +141,13 @@ async def start(service: Service) -> web.AppRunner:
     """
     address = service.settings.address
     runner = web.AppRunner(
-        create_app(service), handler_cancellation=True, access_log=None, shutdown_timeout=_GRACE
+        create_app(service),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=_GRACE,
+        keepalive_timeout=_IDLE,
+        lingering_time=_LINGER,
+        logger=_Protocol(logging.getLogger("aiohttp.server"), {}),
     )
     await runner.setup()
     host = address.host if address.host not in ("0.0.0.0", "::") else None

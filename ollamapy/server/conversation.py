@@ -30,6 +30,7 @@ from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
 from ollamapy.server.service import Fitted, Limits, Service, Timing, fit_messages, tokenize
 from ollamapy.server.tool_schemas import check_tools
+from ollamapy.server.trace import note_end
 from ollamapy.types import Constraint, Delta, DoneReason, RequestError, TokenLogprob, Usage
 
 if TYPE_CHECKING:
@@ -132,9 +133,11 @@ class Conversation:
     async def load_or_unload(self) -> DoneReason:
         """Does what an empty conversation asks for."""
         if self.asked.keep_alive == 0:
+            note_end("unload")
             await self._service.residency.release(self.model.key)
             return "unload"
         async with self._resident():
+            note_end("load")
             return "load"
 
     async def rendered(self) -> tuple[str, int]:
@@ -189,6 +192,7 @@ class Conversation:
                         yield portion
                     if delta.done_reason is None:
                         continue
+                    note_end(delta.done_reason)
                     if asked.question is not None and not asked.question.raw:
                         reply.context = await tokenize(loaded, prompt.text + "".join(parser_input))
                     yield reply

@@ -2,7 +2,7 @@
 
 The first JSON value of the body counts, whatever the content type. Keys match field names without regard to
 case and the last one wins; unknown keys and nulls are dropped. Invalid UTF-8 and lone surrogates become
-U+FFFD. Depth is bounded.
+U+FFFD. Depth and the length of lists are bounded.
 """
 
 from __future__ import annotations
@@ -13,25 +13,34 @@ import math
 import re
 import types
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from ollamapy.types import RequestError
+from ollamapy.server.bodies import Bodies, BodyError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_DEPTH = 500  # of nested objects and lists; tool schemas stay far below
+MAX_ITEMS = 1 << 16  # of a list of texts or objects: messages, tools, inputs; token ids are not counted
 _LARGE = 64 << 10  # bytes from which decoding leaves the event loop
+_HUGE = 8 << 20  # bytes from which bodies are decoded one after the other: each takes a multiple of its size
+_MOST_BODIES = 1 << 30  # bytes in memory at a time
+BODIES = web.AppKey("bodies", Bodies)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _LONE = re.compile("[\ud800-\udfff]")
 
 
-class BodyError(RequestError):
-    """A body that is no JSON, or not of the request's type."""
+_one_by_one = ThreadPoolExecutor(1, thread_name_prefix="decode")
+
+
+def new_bodies() -> Bodies:
+    """What an application keeps under BODIES."""
+    return Bodies(_MOST_BODIES)
 
 
 def _refuse(text: str) -> Any:
@@ -62,6 +71,20 @@ def _too_deep(text: str) -> bool:
     return False
 
 
+def _check_lengths(value: Any, where: str = "") -> None:
+    """Raises BodyError for a list that nobody asks in earnest: every item of it would cost each later step."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, (dict, list)):
+                _check_lengths(item, f"{where}.{key[:40]}" if where else key[:40])
+    elif isinstance(value, list):
+        if len(value) > MAX_ITEMS and not isinstance(value[0], (int, float)):
+            raise BodyError(f"{where or 'the body'} has {len(value)} items, at most {MAX_ITEMS} are taken")
+        for item in value:
+            if isinstance(item, (dict, list)):
+                _check_lengths(item, where)
+
+
 def _mend(value: Any) -> Any:
     """Replace lone surrogates in every string."""
     if isinstance(value, str):
@@ -90,6 +113,8 @@ def first_value(body: bytes) -> Any:
         raise BodyError(f"invalid JSON: {error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError) as error:
         raise BodyError(f"invalid JSON: {error}") from None
+    if len(body) > MAX_ITEMS:
+        _check_lengths(value)
     return _mend(value) if _SURROGATE.search(text) else value
 
 
@@ -147,10 +172,12 @@ def convert(body: bytes, kind: type[T]) -> T:
 
 
 async def read_request(request: web.Request, kind: type[T]) -> T:
-    """Read and decode the body of a request, off the event loop when it is large. Raises BodyError."""
-    if request.content_length is not None and request.content_length > request.client_max_size:
-        raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length)
-    body = await request.read()
-    if len(body) < _LARGE:
-        return convert(body, kind)
-    return await asyncio.to_thread(convert, body, kind)
+    """Read and decode the body of a request, off the event loop when it is large.
+
+    Raises BodyError, and what Bodies.read() raises.
+    """
+    async with request.app[BODIES].read(request) as body:
+        if len(body) < _LARGE:
+            return convert(body, kind)
+        pool = _one_by_one if len(body) >= _HUGE else None
+        return await asyncio.get_running_loop().run_in_executor(pool, convert, body, kind)

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from ollamapy.server.errors import describe
+from ollamapy.server.trace import current
 
 Dialect = Literal["native", "openai", "anthropic"]
 
@@ -39,7 +40,9 @@ def error_value(dialect: Dialect, status: int, text: str, code: str | None = Non
     if dialect == "anthropic":
         kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
         error = {"type": kind, "message": text}
-        return {"type": "error", "error": error, "request_id": "req_" + secrets.token_hex(12)}
+        trace = current()
+        request_id = "req_" + secrets.token_hex(12) if trace is None else trace.id
+        return {"type": "error", "error": error, "request_id": request_id}
     kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status == 400 else "api_error")
     return {"error": {"message": text, "type": kind, "param": None, "code": code}}
 

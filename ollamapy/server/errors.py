@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from ollamapy.prompt.errors import TemplateRenderError
+from ollamapy.server.trace import note_error
 from ollamapy.types import EngineError, RequestError
 
 _log = logging.getLogger("ollamapy")
@@ -40,6 +42,13 @@ class OverloadedError(RequestError):
 
 def describe(error: BaseException) -> tuple[int, str]:
     """Status and text that tell a client what went wrong; what is our fault is logged with its trace."""
+    status, text = _described(error)
+    # A template may complain in the words of a conversation, which have no place in a log.
+    note_error(type(error).__name__ if isinstance(error, TemplateRenderError) else text)
+    return status, text
+
+
+def _described(error: BaseException) -> tuple[int, str]:
     if isinstance(error, RequestError):
         return error.status, str(error)
     if isinstance(error, EngineError):

@@ -38,7 +38,10 @@ _PREFLIGHT = {
 
 def local_host(host: str) -> bool:
     """Whether a Host header names a machine of one's own: a public name would be a rebound DNS answer."""
-    name = urlsplit("//" + host).hostname or ""
+    try:
+        name = urlsplit("//" + host).hostname or ""
+    except ValueError:
+        return False
     if not name or name == "localhost" or name.endswith(_LOCAL_SUFFIXES):
         return True
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from aiohttp import web
 
+from ollamapy.server.bodies import chunks
 from ollamapy.server.service import Service
 from ollamapy.store.names import parse_digest
 from ollamapy.types import RequestError
@@ -26,11 +28,12 @@ async def add_blob(request: web.Request, service: Service) -> web.Response:
     writer = await asyncio.to_thread(service.store.blobs.writer)
     try:
         pending = bytearray()
-        async for chunk in request.content.iter_any():
-            pending += chunk
-            if len(pending) >= _BLOCK:
-                await service.write(writer.write, bytes(pending))
-                pending.clear()
+        async with aclosing(chunks(request)) as pieces:
+            async for chunk in pieces:
+                pending += chunk
+                if len(pending) >= _BLOCK:
+                    await service.write(writer.write, bytes(pending))
+                    pending.clear()
         await service.write(writer.write, bytes(pending))
         found = await asyncio.shield(service.write(writer.commit))
     finally:

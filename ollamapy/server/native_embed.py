@@ -16,7 +16,8 @@ from ollamapy.server.options import Options, merge_options
 from ollamapy.server.requests import EmbeddingsRequest, EmbedRequest
 from ollamapy.server.service import Service, Timing, tokenize
 from ollamapy.server.streaming import json_response
-from ollamapy.types import ContextLengthError, RequestError
+from ollamapy.server.trace import note_usage
+from ollamapy.types import ContextLengthError, RequestError, Usage
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import LoadedModel
@@ -115,4 +116,6 @@ async def _vectors(
             raise RequestError(f'"{asked.model}" does not support embeddings')
         limit = context_limit(options, service.settings.context_length, loaded.context_length)
         inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
-        return await loaded.embed(inputs), sum(map(len, inputs))
+        count = sum(map(len, inputs))
+        note_usage(Usage(prompt_tokens=count))
+        return await loaded.embed(inputs), count

@@ -17,10 +17,11 @@ from ollamapy.server.openai_requests import OpenAIEmbeddingsRequest
 from ollamapy.server.options import merge_options
 from ollamapy.server.service import Service, Timing
 from ollamapy.server.streaming import json_response
+from ollamapy.server.trace import note_usage
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import StoredModel
-from ollamapy.types import RequestError
+from ollamapy.types import RequestError, Usage
 
 
 def _entry(stored: StoredModel) -> dict[str, Any]:
@@ -89,6 +90,8 @@ async def embeddings(request: web.Request, service: Service) -> web.Response:
             await embedding_tokens(loaded, item, limit, True) if isinstance(item, str) else item[:limit]
             for item in inputs
         ]
+        count = sum(map(len, tokens))
+        note_usage(Usage(prompt_tokens=count))
         vectors = shortened(await loaded.embed(tokens), asked.dimensions)
     data = [
         {
@@ -100,6 +103,5 @@ async def embeddings(request: web.Request, service: Service) -> web.Response:
         }
         for i, row in enumerate(np.ascontiguousarray(vectors))
     ]
-    count = sum(map(len, tokens))
     usage = {"prompt_tokens": count, "total_tokens": count}
     return json_response({"object": "list", "data": data, "model": asked.model, "usage": usage})

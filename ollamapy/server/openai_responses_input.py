@@ -112,7 +112,7 @@ class _Items:
         if not self._messages or self._messages[-1].role != "assistant":
             self._messages.append(Message(role="assistant"))
         last = self._messages[-1]
-        last.tool_calls = [*last.tool_calls, call]
+        last.tool_calls.append(call)
         if self.thought:
             last.thinking, self.thought = self.thought, ""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ollamapy.server.errors import ServerError
 from ollamapy.store.parameters import PARAMETERS, Kind
-from ollamapy.types import SamplingOptions
+from ollamapy.types import RequestError, SamplingOptions
 
 # What a Modelfile may set, but for drafts: a request does not choose those.
 _KINDS: dict[str, Kind] = {name: kind for name, kind in PARAMETERS.items() if name != "draft_num_predict"}
@@ -17,6 +17,7 @@ _TYPE_NAMES = {"int": "integer", "float": "float32", "bool": "boolean", "strings
 _INT_LIMIT = 2**31 - 1
 _FLOAT_LIMIT = 3.4e38  # of float32
 _SMALLEST_CONTEXT = 4
+_MOST_STOPS = 1000  # each is compared with every character of an answer
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ def _convert(name: str, kind: Kind, value: Any) -> Any:
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "strings" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if len(value) > _MOST_STOPS:
+            raise RequestError(f'option "{name}" has {len(value)} texts, at most {_MOST_STOPS} are taken')
         return tuple(value)
     if kind in ("int", "float") and isinstance(value, (int, float)) and not isinstance(value, bool):
         if math.isnan(value):

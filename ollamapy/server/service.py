@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ollamapy.prompt.errors import TemplateRenderError
 from ollamapy.scheduler.residency import Residency
-from ollamapy.server.errors import OverloadedError
+from ollamapy.server.errors import OverloadedError, TooLargeError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
+from ollamapy.server.trace import note_model, note_usage
 from ollamapy.store.registry.download import Downloads
 from ollamapy.store.registry.http import Patience
 from ollamapy.store.registry.key import RegistryKey
 from ollamapy.store.registry.pull import Transfers
 from ollamapy.store.store import Store
-from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest
+from ollamapy.types import Constraint, ContextLengthError, Delta, GenerationRequest, Usage
 
 if TYPE_CHECKING:
     from ollamapy.engine.protocol import Engine, LoadedModel
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 _WRITERS = 4  # long writes to the store at a time; more of them wait
 _LARGE_TEXT = 16 << 10  # characters from which tokenizing leaves the event loop
+_HUGE_TEXT = (
+    4 << 20
+)  # characters from which texts are tokenized one after the other: each takes a multiple of its size
+_LONGEST_TEXT = 64 << 20  # characters of a prompt; no context is as long
 
 
 class ShuttingDownError(OverloadedError):
@@ -131,11 +136,17 @@ class Service:
         window = options.context(self.settings.context_length, model.facts.context_length or 1 << 31)
         async with self._counted():
             before = time.monotonic_ns()
+            trace = note_model(model.stored.name.short)
             use = self.residency.use(
                 model.key, model.stored.name.short, model.path, keep_alive, window, model.adapter
             )
-            async with use as loaded:
-                timing.load = time.monotonic_ns() - before
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    loaded = await stack.enter_async_context(use)
+                finally:
+                    timing.load = time.monotonic_ns() - before
+                    if trace is not None:
+                        trace.load = timing.load
                 yield loaded
 
     def window(self, model: LoadedModel, options: Options) -> int:
@@ -160,6 +171,8 @@ class Service:
                 "the prompt is longer than the context length currently available to the model; shorten the "
                 "prompt, adjust the context length in settings, or use a model with a longer context length"
             )
+        usage = Usage()
+        note_usage(usage)
         deltas = model.generate(
             GenerationRequest(
                 prompt=prompt,
@@ -175,6 +188,7 @@ class Service:
                 constraint=constraint,
                 branch=branch,
                 client=client,
+                usage=usage,
             )
         )
         try:
@@ -183,11 +197,17 @@ class Service:
             await deltas.aclose()
 
 
+_one_by_one = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+
 async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[int]:
-    """Token ids of a prompt, off the event loop when it is long."""
+    """Token ids of a prompt, off the event loop when it is long. Raises TooLargeError."""
     if len(text) < _LARGE_TEXT:
         return model.tokenizer.encode(text, special, True)
-    return await asyncio.to_thread(model.tokenizer.encode, text, special, True)
+    if len(text) > _LONGEST_TEXT:
+        raise TooLargeError(f"a prompt of {len(text)} characters, at most {_LONGEST_TEXT} are read")
+    pool = _one_by_one if len(text) >= _HUGE_TEXT else None
+    return await asyncio.get_running_loop().run_in_executor(pool, model.tokenizer.encode, text, special, True)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ollamapy.server.duration import DurationError, keep_alive
 from ollamapy.server.keys import read_keys
+from ollamapy.server.logs import FORMATS, log_level
 
 DEFAULT_PORT = 11434
 MOST_PARALLEL = 64  # requests of a model that run at once where nothing is said
@@ -105,7 +106,8 @@ class Settings:
     prune: bool = True
     threads: int = 0  # of the engine; 0: all CPUs we may use
     kv_type: str = "f16"  # what KV pages hold
-    debug: bool = False
+    log_level: int = logging.INFO
+    log_format: str = "logfmt"  # or json
     api_keys: frozenset[bytes] = frozenset()  # digests; empty: nobody is asked for one
 
     @property
@@ -151,6 +153,10 @@ class Settings:
         if kv_type not in KV_TYPES:
             _log.warning("OLLAMA_KV_CACHE_TYPE=%s is not one of %s, using f16", kv_type, ", ".join(KV_TYPES))
             kv_type = default.kv_type
+        log_format = text("OLLAMAPY_LOG_FORMAT").lower() or default.log_format
+        if log_format not in FORMATS:
+            _log.warning("OLLAMAPY_LOG_FORMAT=%s is not one of %s", log_format, ", ".join(FORMATS))
+            log_format = default.log_format
         return cls(
             address=parse_host(text("OLLAMA_HOST")),
             models=Path(text("OLLAMA_MODELS")).expanduser() if text("OLLAMA_MODELS") else default.models,
@@ -167,7 +173,8 @@ class Settings:
             prefix_cache=text("OLLAMAPY_PREFIX_CACHE").lower() not in ("0", "false", "off"),
             kv_type=kv_type,
             api_keys=read_keys(text("OLLAMAPY_API_KEYS")),
-            debug=text("OLLAMA_DEBUG").lower() not in ("", "0", "false"),
+            log_level=log_level(text("OLLAMA_DEBUG")),
+            log_format=log_format,
         )
 
 
@@ -180,5 +187,8 @@ def _is_number(text: str) -> bool:
 
 
 def origin_host(origin: str) -> str:
-    """host[:port] of an Origin header, lower case."""
-    return urlsplit(origin).netloc.lower()
+    """host[:port] of an Origin header, lower case; "" for one that names none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 from ollamapy.server.errors import describe
+from ollamapy.server.streaming import write
 
 _CLOSED = (ConnectionResetError, ConnectionError)
 
@@ -48,14 +49,14 @@ async def stream_sse(
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **(headers or {})})
         await response.prepare(request)
         try:
-            await response.write(first.encode())
+            await write(request, response, first.encode())
             async for event in events:
-                await response.write(event.encode())
+                await write(request, response, event.encode())
         except _CLOSED:
             raise
         except Exception as error:
             for event in failed(*describe(error)):
-                await response.write(event.encode())
+                await write(request, response, event.encode())
         await response.write_eof()
         return response
     except _CLOSED as error:

@@ -18,6 +18,21 @@ from ollamapy.server.errors import describe
 Event = dict[str, Any]
 
 _CLOSED = (ConnectionResetError, ConnectionError)
+STALLED = 600.0  # seconds after which a client that reads nothing is cut off (a pager may stand still)
+
+
+async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Write to a client that may not read: what does not leave in time ends the connection."""
+
+    def cut() -> None:
+        if request.transport is not None:
+            request.transport.abort()
+
+    watch = asyncio.get_running_loop().call_later(STALLED, cut)
+    try:
+        await response.write(data)
+    finally:
+        watch.cancel()
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
@@ -35,14 +50,14 @@ async def stream_events(request: web.Request, events: AsyncGenerator[Event, None
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         try:
-            await response.write(orjson.dumps(first) + b"\n")
+            await write(request, response, orjson.dumps(first) + b"\n")
             async for event in events:
-                await response.write(orjson.dumps(event) + b"\n")
+                await write(request, response, orjson.dumps(event) + b"\n")
         except _CLOSED:
             raise
         except Exception as error:
             _, text = describe(error)
-            await response.write(orjson.dumps({"error": text}) + b"\n")
+            await write(request, response, orjson.dumps({"error": text}) + b"\n")
         await response.write_eof()
         return response
     except _CLOSED as error:

@@ -18,17 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ollamapy._core import GGUFFile, TensorInfo, dequantize, quantize
+from ollamapy._core import BLOCK_TYPES, GGUFFile, TensorInfo, dequantize, quantize
 from ollamapy.store.gguf_metadata import copied_metadata
 from ollamapy.types import RequestError
-
-# number in the file, values per block, bytes per block
-_BLOCKS = {
-    "F32": (0, 1, 4), "F16": (1, 1, 2), "BF16": (30, 1, 2),
-    "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q5_0": (6, 32, 22), "Q5_1": (7, 32, 24), "Q8_0": (8, 32, 34),
-    "Q2_K": (10, 256, 84), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176),
-    "Q6_K": (14, 256, 210),
-}  # fmt: skip
 
 # number of general.file_type, type of most tensors
 FILE_TYPES = {
@@ -157,9 +149,9 @@ def tensor_type(tensor: TensorInfo, target: str, model: _Model) -> str:
         return kind
     kind = _mixed(name, target, kind, model)
     width = tensor.shape[0]
-    if width % _BLOCKS[kind][1]:
+    if width % BLOCK_TYPES[kind][1]:
         kind = _FALLBACK.get(kind, kind)
-        if width % _BLOCKS[kind][1]:
+        if width % BLOCK_TYPES[kind][1]:
             kind = "F16"
     return kind
 
@@ -172,7 +164,7 @@ def plan(file: GGUFFile, target: str) -> dict[str, str]:
     """
     model = _Model.of(file)
     for tensor in file.tensors():
-        if tensor.type not in _BLOCKS:
+        if tensor.type not in BLOCK_TYPES:
             raise QuantizeError(f"tensors of type {tensor.type} cannot be quantized")
         if tensor.type not in _SOURCES and target in _OLLAMA:
             raise QuantizeError("quantization is only supported for F16, BF16 and F32 models")
@@ -180,7 +172,7 @@ def plan(file: GGUFFile, target: str) -> dict[str, str]:
 
 
 def _size(tensor: TensorInfo, kind: str) -> int:
-    _, values, size = _BLOCKS[kind]
+    _, values, size = BLOCK_TYPES[kind]
     return int(math.prod(tensor.shape)) // values * size
 
 
@@ -210,7 +202,7 @@ def quantized(path: Path, target: str, threads: int = 0, progress: Progress | No
         name = tensor.name.encode()
         head += struct.pack("<Q", len(name)) + name
         head += struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
-        head += struct.pack("<IQ", _BLOCKS[types[tensor.name]][0], offset)
+        head += struct.pack("<IQ", BLOCK_TYPES[types[tensor.name]][0], offset)
         size = _size(tensor, types[tensor.name])
         offset += size + len(_padding(size))
     yield bytes(head) + _padding(len(head))
@@ -231,8 +223,8 @@ def _converted(file: GGUFFile, tensor: TensorInfo, kind: str, pool: ThreadPoolEx
     if kind == tensor.type:
         yield data.tobytes()
         return
-    number = _BLOCKS[kind][0]
-    _, block, size = _BLOCKS[tensor.type]
+    number = BLOCK_TYPES[kind][0]
+    _, block, size = BLOCK_TYPES[tensor.type]
     width = tensor.shape[0]
     step = max(1, _CHUNK // width) * width
 

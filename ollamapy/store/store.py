@@ -30,6 +30,7 @@ from ollamapy.store.names import ModelName, parse_digest
 
 _HIDDEN = ".partial-"
 _UNNAMED_FOR = 86_400.0  # seconds that a blob without a name is kept
+_ROUNDS = 100  # of making folders that somebody removes
 _TEXT_LIMIT = 16 << 20  # no template, system text or parameter layer is larger
 
 
@@ -129,12 +130,39 @@ class StoredModel:
         return sum(layer.kind == kind for layer in self.manifest.layers)
 
 
+def _missing(name: ModelName) -> ModelNotFoundError:
+    return ModelNotFoundError(f"model '{name.short}' not found")
+
+
 def _is_digest(text: str) -> bool:
     try:
         parse_digest(text)
     except InvalidDigestError:
         return False
     return True
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    """What lies depth levels below a folder, in order. Folders that somebody removes meanwhile are empty."""
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in paths:
+        if depth == 1:
+            yield path
+        else:
+            yield from _below(path, depth - 1)
+
+
+def _place(temporary: str, path: Path) -> None:
+    """Put a manifest in its place, in folders that a delete may remove while they are empty."""
+    for _ in range(_ROUNDS):
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, path)  # noqa: PTH105 (the name is a string)
+            return
+    raise StoreError(f"somebody removes {path.parent} all the time")
 
 
 class Store:
@@ -165,7 +193,7 @@ class Store:
         if not self.manifests.is_dir():
             return
         try:
-            for path in sorted(self.manifests.glob("*/*/*/*")):
+            for path in _below(self.manifests, 4):
                 name = ModelName(*path.relative_to(self.manifests).parts)
                 if name.valid and path.is_file():
                     yield name, path
@@ -174,27 +202,32 @@ class Store:
 
     def _read(self, name: ModelName, path: Path) -> StoredModel:
         try:
-            data = path.read_bytes()
-            manifest = msgspec.json.decode(data, type=Manifest)
+            data, modified = path.read_bytes(), path.stat().st_mtime
+        except FileNotFoundError:  # somebody deletes it just now
+            raise _missing(name) from None
         except OSError as error:
             raise StoreError(f"cannot read the manifest of {name.short}: {error.strerror}") from None
+        return self._stored(name, data, modified)
+
+    def _stored(self, name: ModelName, data: bytes, modified: float) -> StoredModel:
+        try:
+            manifest = msgspec.json.decode(data, type=Manifest)
         except msgspec.MsgspecError as error:
             raise StoreError(f"the manifest of {name.short} cannot be read: {error}") from None
-        digest = hashlib.sha256(data).hexdigest()
-        return StoredModel(name, manifest, digest, path.stat().st_mtime, self.blobs)
+        return StoredModel(name, manifest, hashlib.sha256(data).hexdigest(), modified, self.blobs)
 
     def get(self, name: ModelName) -> StoredModel:
         """Raises ModelNotFoundError, StoreError for a manifest that cannot be read."""
         path = self._find(name)
         if path is None:
-            raise ModelNotFoundError(f"model '{name.short}' not found")
+            raise _missing(name)
         return self._read(ModelName(*path.relative_to(self.manifests).parts), path)
 
     def list(self) -> list[StoredModel]:
         """Every model, the last modified first; a manifest that cannot be read is left out."""
         models = []
         for name, path in self._walk():
-            with contextlib.suppress(StoreError, OSError):
+            with contextlib.suppress(StoreError, ModelNotFoundError, OSError):
                 models.append(self._read(name, path))
         return sorted(models, key=lambda model: model.modified, reverse=True)
 
@@ -218,7 +251,7 @@ class Store:
         """Write a manifest as it is; its blobs are there. Call inside blobs.writing()."""
         existing = self._find(name)
         path = existing or self.manifests / name.path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.manifests.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=_HIDDEN, dir=self.manifests)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -226,12 +259,13 @@ class Store:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105 (the name is a string)
+            _place(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
-        return self._read(ModelName(*path.relative_to(self.manifests).parts), path)
+        with contextlib.suppress(FileNotFoundError):  # deleted again already
+            sync_folder(path.parent)
+        return self._stored(ModelName(*path.relative_to(self.manifests).parts), data, time.time())
 
     def copy(self, source: ModelName, destination: ModelName) -> None:
         """Raises ModelNotFoundError."""
@@ -239,13 +273,20 @@ class Store:
         if path is None:
             raise ModelNotFoundError(f'model "{source.short}" not found')
         with self.blobs.writing():
-            self.put(destination, path.read_bytes())
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                raise _missing(source) from None
+            self.put(destination, data)
 
     def delete(self, name: ModelName) -> None:
         """Remove a name and the blobs that no other manifest names. Raises ModelNotFoundError."""
         model = self.get(name)
         path = self.manifests / model.name.path
-        path.unlink()
+        try:
+            path.unlink()
+        except FileNotFoundError:  # somebody else was faster
+            raise _missing(name) from None
         for folder in list(path.parents)[:3]:  # empty model, namespace and host folders go too
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -265,7 +306,8 @@ class Store:
             named: set[str] = set()
             try:
                 for name, path in self._walk():
-                    named |= {parse_digest(digest) for digest in self._read(name, path).manifest.digests}
+                    with contextlib.suppress(ModelNotFoundError):  # it names nothing any more
+                        named |= {parse_digest(digest) for digest in self._read(name, path).manifest.digests}
                 if candidates is None:
                     found = self.blobs.digests(older_than=time.time() - _UNNAMED_FOR)
                 else:

@@ -14,9 +14,7 @@ from ollamapy.store.quantize import QuantizeError, _Model, file_type, quantized,
 from tests.models.forward import Forward
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "quantize.json").read_text())
-NUMBERS = {
-    "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
-}  # fmt: skip
+NUMBERS = {name: number for name, (number, block, _) in _core.BLOCK_TYPES.items() if block > 1}
 
 
 @dataclass
@@ -56,7 +54,7 @@ def test_the_error_on_real_weights_is_that_of_llama_quantize(kind: str, minilm_g
 
 @pytest.mark.parametrize("kind", [*NUMBERS, "F16", "BF16"])
 def test_what_is_exact_stays(kind: str) -> None:
-    number = {**NUMBERS, "F16": 1, "BF16": 30}[kind]
+    number = _core.BLOCK_TYPES[kind][0]
     zeros = np.zeros(512, np.float32)
     assert not _core.dequantize(number, _core.quantize(number, zeros), 512).any()
     constant = np.full(512, -0.5, np.float32)

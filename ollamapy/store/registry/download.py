@@ -18,7 +18,7 @@ from ollamapy.store.registry.errors import (
     RegistryError,
     UnreachableError,
 )
-from ollamapy.store.registry.http import RegistryClient, unreachable
+from ollamapy.store.registry.http import AGAIN, RegistryClient, unreachable
 from ollamapy.store.registry.partial import PARTS, SMALLEST, Part, PartialBlob
 from ollamapy.store.threads import finish_in_thread
 
@@ -96,11 +96,7 @@ class Download:
                         raise RangeIgnoredError("the registry ignores Range")
                     await self._receive(response, partial, part)
             except (UnreachableError, AnswerError) as error:
-                if (
-                    isinstance(error, AnswerError)
-                    and error.answer < 500
-                    and error.answer not in (408, 425, 429)
-                ):
+                if isinstance(error, AnswerError) and error.answer not in AGAIN:
                     raise
                 attempt = 1 if part.completed > before else attempt + 1
                 if attempt >= client.patience.blob_tries:
@@ -115,8 +111,9 @@ class Download:
                     for part in partial.parts:
                         await self._receive(response, partial, part)
                 return
-            except (UnreachableError, AnswerError):
-                if attempt + 1 == client.patience.blob_tries:
+            except (UnreachableError, AnswerError) as error:
+                passing = not isinstance(error, AnswerError) or error.answer in AGAIN
+                if not passing or attempt + 1 == client.patience.blob_tries:
                     raise
                 await finish_in_thread(partial.restart)
                 self.completed = 0

@@ -31,7 +31,9 @@ from ollamapy.store.registry.key import RegistryKey
 _REDIRECTS = 10
 _ERROR_BODY = 4096  # bytes of an error's body that are repeated
 _TOKEN_BODY = 1 << 20
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+# Worth another try: the request came too slowly (408), too early (425) or too often (429), or the server or a proxy
+# before it failed in passing. 501 and 505 are not: what a server cannot do it cannot do later.
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOVED = (301, 302, 303, 307, 308)
 
 Body = Callable[[], AsyncIterator[bytes]]
@@ -199,7 +201,7 @@ class RegistryClient:
         with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError, TimeoutError):
             data = await response.content.read(_ERROR_BODY)
         error = AnswerError(response.status, data.decode("utf-8", "replace").strip())
-        if response.status in _AGAIN:
+        if response.status in AGAIN:
             raise _TryAgainError(error, retry_after(response.headers.get("Retry-After")))
         raise error
 

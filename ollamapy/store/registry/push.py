@@ -16,7 +16,7 @@ from ollamapy.store.errors import ModelNotFoundError, StoreError
 from ollamapy.store.manifest import MANIFEST_TYPE, Layer
 from ollamapy.store.names import ModelName
 from ollamapy.store.registry.errors import AnswerError, MissingError, RegistryError, UnreachableError
-from ollamapy.store.registry.http import RegistryClient
+from ollamapy.store.registry.http import AGAIN, RegistryClient
 from ollamapy.store.registry.partial import Part, split
 from ollamapy.store.registry.pull import Event, Transfers
 
@@ -120,11 +120,8 @@ class Upload:
             try:
                 return await self._send(url, part)
             except (UnreachableError, AnswerError) as error:
-                if (
-                    isinstance(error, AnswerError)
-                    and error.answer < 500
-                    and error.answer not in (408, 416, 429)
-                ):
+                # 416: a part that had arrived before its answer was lost; the registry says where to go on.
+                if isinstance(error, AnswerError) and error.answer not in AGAIN | {416}:
                     raise
                 if attempt + 1 == patience.blob_tries:
                     raise
@@ -137,7 +134,8 @@ class Upload:
         try:
             async with self._client.send("GET", url) as response:
                 _, _, last = response.headers.get("Range", "").partition("-")
-                arrived = int(last) + 1 - part.offset if last.isdecimal() else 0
+                # Docker's registry says 0-0 of an upload that has nothing yet.
+                arrived = int(last) + 1 - part.offset if last.isdecimal() and int(last) else 0
                 if not response.headers.get("Location"):
                     return url, 0
                 return _next(response.headers, response.url), max(0, min(arrived, part.size))
