@@ -35,6 +35,9 @@ from ollamapy.types import RequestError, Usage
 # talks to Ollama, which calls every answer completed.
 _LEAST_LIMIT = 16
 
+# What these say of themselves in User-Agent: they read the events of a stream as OpenAI's clients do.
+_ORDERLY_AGENTS = ("ai-sdk/", "litellm/")
+
 _NOT_CACHED = {"Cache-Control": "no-cache"}  # what Ollama says of a stream here, and only here
 
 
@@ -76,9 +79,14 @@ class _Item:
 class Writer:
     """The events of one response, and the response itself at any time."""
 
-    def __init__(self, asked: ResponsesRequest, with_top: bool, of_openai: bool) -> None:
-        """of_openai: the client is one of OpenAI's."""
+    def __init__(
+        self, asked: ResponsesRequest, with_top: bool, of_openai: bool, orderly: bool = True
+    ) -> None:
+        """of_openai: the client is one of OpenAI's. orderly: every item is closed before the next one opens;
+        Ollama leaves a message that calls follow open for good, and lists it behind them."""
         self.asked = asked
+        self._orderly = orderly
+        self._left_open: _Item | None = None
         self._tells_cuts = of_openai or (asked.max_output_tokens or _LEAST_LIMIT) >= _LEAST_LIMIT
         self.with_top = with_top
         self.id = f"resp_{number()}"
@@ -161,6 +169,8 @@ class Writer:
 
     def ended(self, reply: Reply, whole: bool) -> dict[str, Any]:
         """The finished response. whole: one that was not streamed has a message in it if it has nothing else."""
+        if self._left_open is not None:
+            self.output.append(self._left_open.value("completed"))
         spoken = any(item["type"] in ("message", "function_call") for item in self.output)
         if whole and not spoken:
             self.output.append(_Item("message", f"msg_{number()}").value("completed"))
@@ -230,7 +240,11 @@ class Writer:
         return [self.event("response.output_item.done", output_index=len(self.output) - 1, item=value)]
 
     def _call(self, call: ToolCall) -> list[Event]:
-        found = self._close("completed")
+        found: list[Event] = []
+        if self._orderly or self._item is None or self._item.kind != "message":
+            found += self._close("completed")
+        else:
+            self._left_open, self._item = self._item, None
         index = len(self.output)
         arguments = orjson.dumps(call.arguments).decode()
         value = {
@@ -342,7 +356,10 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
             timing=timing,
         ),
     )
-    writer = Writer(asked, count > 0, "X-Stainless-Lang" in request.headers)
+    of_openai = "X-Stainless-Lang" in request.headers
+    agent = request.headers.get("User-Agent", "")
+    orderly = not asked.stream or of_openai or any(name in agent for name in _ORDERLY_AGENTS)
+    writer = Writer(asked, count > 0, of_openai, orderly)
     if asked.stream:
         return await stream_sse(request, _stream(conversation, writer), writer.failed, _NOT_CACHED)
     return json_response(await _collect(conversation, writer))
