@@ -158,10 +158,15 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
 def _place(temporary: str, path: Path) -> None:
     """Put a manifest in its place, in folders that a delete may remove while they are empty."""
     for _ in range(_ROUNDS):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, path)  # noqa: PTH105 (the name is a string)
             return
+        except FileNotFoundError:
+            continue
+        except FileExistsError:  # mkdir looks a second time, when the folder that was in its way may be gone
+            if path.parent.is_file():
+                raise
     raise StoreError(f"somebody removes {path.parent} all the time")
 
 
