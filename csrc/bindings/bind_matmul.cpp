@@ -111,14 +111,14 @@ class PackedMatrix {
         }
         py::gil_scoped_release release;
         std::vector<float> x(static_cast<size_t>(m * cols_));
-        std::vector<float> y(static_cast<size_t>(m * rows_));
+        const AlignedBuffer y(static_cast<size_t>(m * rows_) * sizeof(float));
         uint32_t state = 1;
         for (float& value : x) {
             state = state * 1664525u + 1013904223u;
             value = static_cast<float>(state >> 8) / 8388608.0f - 1.0f;
         }
         const AlignedBuffer quantized = quantized_buffer(m);
-        const cpu::MatmulTask task = make_task(x.data(), m, quantized, y.data());
+        const cpu::MatmulTask task = make_task(x.data(), m, quantized, y.as<float>());
         std::vector<AlignedBuffer> scratch;
         for (int t = 0; t < threads; ++t) scratch.emplace_back(table.scratch_bytes(type_, cols_));
         std::vector<double> seconds;
@@ -159,7 +159,8 @@ class PackedMatrix {
 
     void quantize(const cpu::MatmulKernels& table, const cpu::MatmulTask& task, int64_t m) const {
         if (!cpu::takes_quantized(type_)) return;
-        for (int64_t row = 0; row < m; ++row) table.quantize_row(task.xf + row * cols_, task.xq, row);
+        for (int64_t row = 0; row < m; ++row)
+            table.quantize_row(task.xf + row * cols_, task.xq, row, 0, cols_ / kBlock);
     }
 
     DType type_{};

@@ -64,9 +64,10 @@ struct MatmulKernels {
     // kPanelRows.
     void (*matmul)(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                    int64_t row_end);
-    // Quantize one f32 row into its place in out: per block of 32, scale = max|x| / 127, q =
-    // round-half-even(x * (127 / max|x|)).
-    void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row);
+    // Quantize blocks [block_begin, block_end) of a row into their place in out; x is the first value of
+    // block_begin. Per block of 32, scale = max|x| / 127, q = round-half-even(x * (127 / max|x|)).
+    void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row, int64_t block_begin,
+                         int64_t block_end);
     // Bytes of scratch that products with such weights need, however many the rows. May be 0.
     size_t (*scratch_bytes)(DType type, int64_t cols);
 };

@@ -275,12 +275,7 @@ struct QuantizedKernel {
     static void widen(const uint8_t* panel, int64_t blocks, int64_t rows, uint8_t* out) {
         if (rows > 1) widen_panel(panel, blocks, rows, out);
     }
-    static int64_t tiles_at_once(int64_t) { return 1; }
-    static int64_t rows_at_once(int64_t left) {
-        if (!kNibbles && !kBytes) return left;
-        const int64_t calls = (left + kMostRows - 1) / kMostRows;
-        return (left + calls - 1) / calls;
-    }
+    static CallShape shape(int64_t) { return {1, kNibbles || kBytes ? kMostRows : kPanelRows}; }
     template <int C>
     static void run_few(const TileCall& call) {
         if constexpr (kBytes && C > 1) {
@@ -367,8 +362,7 @@ template <DType T, int R, int C>
 template <DType T>
 struct FloatKernel : StoredRows {
     // One or two rows by one tile would wait for the latency of their few sums.
-    static int64_t tiles_at_once(int64_t rows) { return rows <= 2 ? 2 : 1; }
-    static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
+    static CallShape shape(int64_t rows) { return {rows <= 2 ? 2 : 1, 6}; }
     static void run(const TileCall& call) {
         switch (call.rows) {
             case 1:

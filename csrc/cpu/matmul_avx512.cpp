@@ -124,75 +124,101 @@ template <DType T>
     _mm512_mask_storeu_ps(call.y + c * call.y_stride + first, mask, acc);
 }
 
-struct Sums {
-    alignas(64) float acc[kPanelRows][kMostTiles][kTileRows];
-};
+// Keeps a value in a register at this place of the program: without it the compiler moves unpacking and
+// conversions of later rows forward until registers run out.
+[[gnu::always_inline]] inline void pin(__m512i& v) {
+    asm("" : "+v"(v));
+}
+
+// How far ahead of the kernel activations are fetched: the second cache holds the panels that pass by.
+constexpr int64_t kPanelBlocksAhead = 2;
+
+// The 8-bit values and the numbers behind them of C rows in a block of a panel.
+template <int C>
+[[gnu::always_inline]] inline void fetch_rows(const uint8_t* x, const uint8_t* scale) {
+    if constexpr (C <= 4) return;
+    unroll<(kBlock * C + 63) / 64>([&](auto line) { __builtin_prefetch(x + 64 * line, 0, 3); });
+    unroll<(kPanelBlockBytes - kScaleAt) / 64>(
+        [&](auto line) { __builtin_prefetch(scale + 64 * line, 0, 3); });
+}
 
 template <DType T>
 struct QuantizedKernel : StoredRows {
     static constexpr TileLayout kLayout = tile_layout(T);
-    // A single pass waits for memory, which likes one stream.
-    static int64_t tiles_at_once(int64_t rows) { return rows <= 2 ? 1 : kMostTiles; }
-    static int64_t rows_at_once(int64_t left) { return left; }
+    // All sums of a call stay in registers. Integer scales need registers for the sums of two halves.
+    static constexpr int kMostRows = kLayout.sub_scales ? 8 : kPanelRows;
+    static CallShape shape(int64_t) { return {1, kMostRows}; }
 
-    // The dot products of one row with a tile's block. start[h]: -offset times the sum of half h.
-    [[gnu::always_inline]] static inline __m512i dot(const __m512i* w, const Scales& scales, const uint8_t* x,
-                                                     const __m512i* start) {
-        __m512i sum[2] = {start[0], start[1]};
-        unroll<8>([&](auto j) {
-            // Two chains: the halves where they have scales of their own, else to hide the latency.
-            constexpr int chain = kLayout.sub_scales ? j / 4 : j % 2;
-            sum[chain] = _mm512_dpbusd_epi32(sum[chain], w[j], broadcast_dword(x + 4 * j));
-        });
-        if constexpr (kLayout.sub_scales) {
-            unroll<2>([&](auto h) { sum[h] = _mm512_mullo_epi32(sum[h], scales.scale[h]); });
+    // Where the dot products of half kHalf (2: of the whole block) start: -offset times the sum of the row.
+    template <int kHalf>
+    [[gnu::always_inline]] static inline __m512i start(const uint8_t* scale) {
+        if constexpr (kLayout.offset == 0) return _mm512_setzero_si512();
+        if constexpr (kHalf == 2) {
+            constexpr int kShift = __builtin_ctz(kLayout.offset | 1 << 30);
+            return _mm512_slli_epi32(broadcast_dword(scale + (kNegatedSumAt - kScaleAt)), kShift);
         }
-        return _mm512_add_epi32(sum[0], sum[1]);
+        const uint8_t* pairs = scale + (kPairSumsAt - kScaleAt) + 4 * kPanelRows * kHalf;
+        return _mm512_madd_epi16(broadcast_dword(pairs), _mm512_set1_epi16(-kLayout.offset));
     }
 
-    template <int R>
-    [[gnu::always_inline]] static inline void add_block(const uint8_t* header, const uint8_t* block,
-                                                        int64_t tile_bytes, const uint8_t* x,
-                                                        const uint8_t* scale, int64_t rows, Sums& sums) {
-        __m512i w[R][8];
-        Scales scales[R];
-        unroll<R>([&](auto t) {
-            unroll<8>([&](auto j) { w[t][j] = unpack<T, j>(block + t * tile_bytes); });
-            scales[t] = load_scales<T>(header + t * tile_bytes, block + t * tile_bytes);
-        });
-        for (int64_t c = 0; c < rows; ++c, x += kBlock, scale += 4) {
-            const uint8_t* pairs = scale + (kPairSumsAt - kScaleAt);
-            __m512i start[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-            if constexpr (kLayout.offset != 0) {
-                unroll<2>([&](auto h) {
-                    start[h] = _mm512_madd_epi16(broadcast_dword(pairs + 4 * kPanelRows * h),
-                                                 _mm512_set1_epi16(-kLayout.offset));
-                });
-            }
-            const __m512 s = broadcast(scale);
-            unroll<R>([&](auto t) {
-                const __m512i product = dot(w[t], scales[t], x, start);
-                __m512 acc = _mm512_load_ps(sums.acc[c][t]);
-                acc = _mm512_fmadd_ps(_mm512_mul_ps(scales[t].d, s), _mm512_cvtepi32_ps(product), acc);
-                if constexpr (T == DType::Q2_K) {
-                    const __m512i min = _mm512_add_epi32(
-                        _mm512_madd_epi16(broadcast_dword(pairs), scales[t].min[0]),
-                        _mm512_madd_epi16(broadcast_dword(pairs + 4 * kPanelRows), scales[t].min[1]));
-                    acc = _mm512_fnmadd_ps(_mm512_mul_ps(scales[t].m, s), _mm512_cvtepi32_ps(min), acc);
-                } else if constexpr (kLayout.has_min) {
-                    acc = _mm512_fmadd_ps(scales[t].m, broadcast(scale + (kScaledSumAt - kScaleAt)), acc);
-                }
-                _mm512_store_ps(sums.acc[c][t], acc);
+    // dots of C rows and columns [4 kFrom, 4 kTo) of a block, each line of weights unpacked where it is used.
+    template <int C, int kHalf, int kFrom, int kTo>
+    [[gnu::always_inline]] static inline void multiply(const uint8_t* block, const uint8_t* x,
+                                                       const uint8_t* scale, __m512i (&dots)[C]) {
+        unroll<C>([&](auto c) { dots[c] = start<kHalf>(scale + 4 * c); });
+        unroll<kTo - kFrom>([&](auto step) {
+            constexpr int j = kFrom + step;
+            const __m512i w = unpack<T, j>(block);
+            unroll<C>([&](auto c) {
+                dots[c] = _mm512_dpbusd_epi32(dots[c], w, broadcast_dword(x + kBlock * c + 4 * j));
+                pin(dots[c]);
             });
-        }
+        });
     }
 
-    template <int R>
-    static void run_tiles(const TileCall& call) {
-        Sums sums;
-        for (int64_t c = 0; c < call.rows; ++c) {
-            unroll<R>([&](auto t) { _mm512_store_ps(sums.acc[c][t], _mm512_setzero_ps()); });
+    template <int C>
+    [[gnu::always_inline]] static inline void add_block(const uint8_t* header, const uint8_t* block,
+                                                        const uint8_t* x, const uint8_t* scale,
+                                                        __m512 (&acc)[C]) {
+        __m512i dots[C];
+        Scales scales;
+        if constexpr (kLayout.sub_scales) {
+            scales = load_scales<T>(header, block);
+            multiply<C, 0, 0, 4>(block, x, scale, dots);
+            unroll<C>([&](auto c) {
+                dots[c] = _mm512_mullo_epi32(dots[c], scales.scale[0]);
+                pin(dots[c]);
+            });
+            __m512i second[C];
+            multiply<C, 1, 4, 8>(block, x, scale, second);
+            unroll<C>([&](auto c) {
+                dots[c] = _mm512_add_epi32(dots[c], _mm512_mullo_epi32(second[c], scales.scale[1]));
+            });
+        } else {
+            multiply<C, 2, 0, 8>(block, x, scale, dots);
+            scales = load_scales<T>(header, block);
         }
+        unroll<C>([&](auto c) {
+            const uint8_t* at = scale + 4 * c;
+            const __m512 s = broadcast(at);
+            __m512 sum = _mm512_fmadd_ps(_mm512_mul_ps(scales.d, s), _mm512_cvtepi32_ps(dots[c]), acc[c]);
+            if constexpr (T == DType::Q2_K) {
+                const uint8_t* pairs = at + (kPairSumsAt - kScaleAt);
+                const __m512i min = _mm512_add_epi32(
+                    _mm512_madd_epi16(broadcast_dword(pairs), scales.min[0]),
+                    _mm512_madd_epi16(broadcast_dword(pairs + 4 * kPanelRows), scales.min[1]));
+                sum = _mm512_fnmadd_ps(_mm512_mul_ps(scales.m, s), _mm512_cvtepi32_ps(min), sum);
+            } else if constexpr (kLayout.has_min) {
+                sum = _mm512_fmadd_ps(scales.m, broadcast(at + (kScaledSumAt - kScaleAt)), sum);
+            }
+            acc[c] = sum;
+        });
+    }
+
+    template <int C>
+    [[gnu::noinline]] static void run_rows(const TileCall& call) {
+        __m512 acc[C];
+        unroll<C>([&](auto c) { acc[c] = _mm512_setzero_ps(); });
         const uint8_t* at = call.weights;
         const uint8_t* x = call.panel + kBlock * call.row;
         const uint8_t* scale = call.panel + kScaleAt + 4 * call.row;
@@ -201,28 +227,29 @@ struct QuantizedKernel : StoredRows {
             const uint8_t* header = at;
             at += kLayout.header_bytes;
             for (int b = 0; b < kLayout.blocks; ++b) {
-                unroll<R>([&](auto t) { fetch<T>(prefetch + t * call.tile_bytes, call.prefetch_step); });
+                fetch<T>(prefetch, call.prefetch_step);
                 prefetch += call.prefetch_step;
-                add_block<R>(header, at, call.tile_bytes, x, scale, call.rows, sums);
+                fetch_rows<C>(x + kPanelBlocksAhead * kPanelBlockBytes,
+                              scale + kPanelBlocksAhead * kPanelBlockBytes);
+                add_block<C>(header, at, x, scale, acc);
                 at += kLayout.block_bytes();
                 x += kPanelBlockBytes;
                 scale += kPanelBlockBytes;
             }
         }
-        for (int64_t c = 0; c < call.rows; ++c) {
-            unroll<R>([&](auto t) { finish(call, t, c, _mm512_load_ps(sums.acc[c][t])); });
-        }
+        unroll<C>([&](auto c) { finish(call, 0, c, acc[c]); });
     }
 
+    template <int C = kMostRows>
     static void run(const TileCall& call) {
-        return call.tiles == 2 ? run_tiles<2>(call) : run_tiles<1>(call);
+        if (call.rows == C) return run_rows<C>(call);
+        if constexpr (C > 1) run<C - 1>(call);
     }
 };
 
 template <DType T>
 struct FloatKernel : StoredRows {
-    static int64_t tiles_at_once(int64_t) { return kMostTiles; }
-    static int64_t rows_at_once(int64_t left) { return left <= 6 ? left : (left + 1) / 2; }
+    static CallShape shape(int64_t) { return {kMostTiles, 6}; }
 
     [[gnu::always_inline]] static inline __m512 weights(const uint8_t* at) {
         if constexpr (T == DType::F32) return _mm512_loadu_ps(reinterpret_cast<const float*>(at));

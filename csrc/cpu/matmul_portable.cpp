@@ -123,11 +123,11 @@ void matmul(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_
     }
 }
 
-void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
-    const int64_t blocks = out.cols / kBlock;
+void quantize_row(const float* x, const QuantizedRows& out, int64_t row, int64_t block_begin,
+                  int64_t block_end) {
     const int64_t c = row % kPanelRows;
-    uint8_t* panel = out.data + row / kPanelRows * blocks * kPanelBlockBytes;
-    for (int64_t block = 0; block < blocks; ++block, panel += kPanelBlockBytes, x += kBlock) {
+    uint8_t* panel = block_of_row(out, row, block_begin);
+    for (int64_t block = block_begin; block < block_end; ++block, panel += kPanelBlockBytes, x += kBlock) {
         // The bits of |x| order as integers: NaN above infinity above the finite.
         uint32_t max_bits = 0;
         for (int k = 0; k < kBlock; ++k) {
@@ -151,12 +151,14 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
                 sums[k / 16][k % 4 / 2] = static_cast<int16_t>(sums[k / 16][k % 4 / 2] + q[k]);
             }
         }
-        const float scaled_sum =
-            scale * static_cast<float>(sums[0][0] + sums[0][1] + sums[1][0] + sums[1][1]);
+        const int32_t sum = sums[0][0] + sums[0][1] + sums[1][0] + sums[1][1];
+        const int32_t negated_sum = -sum;
+        const float scaled_sum = scale * static_cast<float>(sum);
         std::memcpy(panel + c * kBlock, q, sizeof(q));
         std::memcpy(panel + kScaleAt + 4 * c, &scale, 4);
         std::memcpy(panel + kScaledSumAt + 4 * c, &scaled_sum, 4);
         for (int h = 0; h < 2; ++h) std::memcpy(panel + kPairSumsAt + 4 * (h * kPanelRows + c), sums[h], 4);
+        std::memcpy(panel + kNegatedSumAt + 4 * c, &negated_sum, 4);
     }
 }
 

@@ -10,12 +10,12 @@ namespace ollamapy::cpu {
 
 namespace {
 
-void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
-    const int64_t blocks = out.cols / kBlock;
+void quantize_row(const float* x, const QuantizedRows& out, int64_t row, int64_t block_begin,
+                  int64_t block_end) {
     const int64_t c = row % kPanelRows;
-    uint8_t* panel = out.data + row / kPanelRows * blocks * kPanelBlockBytes;
+    uint8_t* panel = block_of_row(out, row, block_begin);
     const __m256i positive = _mm256_set1_epi32(0x7fffffff);
-    for (int64_t block = 0; block < blocks; ++block, panel += kPanelBlockBytes, x += kBlock) {
+    for (int64_t block = block_begin; block < block_end; ++block, panel += kPanelBlockBytes, x += kBlock) {
         __m256 v[4];
         for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + 8 * i);
         // The bits of |x| order as integers: NaN above infinity above the finite.
@@ -57,6 +57,8 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row) {
         __builtin_memcpy(panel + kScaledSumAt + 4 * c, &scaled_sum, 4);
         __builtin_memcpy(panel + kPairSumsAt + 4 * c, &low_pair, 4);
         __builtin_memcpy(panel + kPairSumsAt + 4 * (kPanelRows + c), &high_pair, 4);
+        const int32_t negated = -sum;
+        __builtin_memcpy(panel + kNegatedSumAt + 4 * c, &negated, 4);
     }
 }
 

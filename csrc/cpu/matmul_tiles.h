@@ -91,9 +91,14 @@ constexpr size_t wide_bytes(int64_t block_bytes, int64_t cols) {
     return static_cast<size_t>(panel_bytes == 0 ? 0 : panels_at_once(panel_bytes) * panel_bytes);
 }
 
-// The loops around Kernel::run(const TileCall&), a kernel for type T. It says how many of the rows left in a
-// panel (rows_at_once) and how many neighbouring tiles (tiles_at_once, given the rows) a call takes. A tile
-// meets all panels of a block of rows while it is in the nearest cache.
+// How many neighbouring tiles and at most how many rows of a panel a call of a kernel takes.
+struct CallShape {
+    int64_t tiles;
+    int64_t rows;
+};
+
+// The loops around Kernel::run(const TileCall&), a kernel for type T, in calls of Kernel::shape(rows), given
+// the rows of a block. A tile meets all panels of a block of rows while it is in the nearest cache.
 template <DType T, class Kernel>
 void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                int64_t row_end) {
@@ -106,9 +111,6 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
     const int64_t wide_panel_bytes = steps * kWideBytes;
     const int64_t block_rows = panels_at_once(kWideBytes ? wide_panel_bytes : panel_bytes) * kPanelRows;
     const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
-    const auto rows_at = [&](int64_t row, int64_t end) {
-        return Kernel::rows_at_once(least(end - row, kPanelRows - row % kPanelRows));
-    };
 
     for (int64_t block_begin = row_begin; block_begin < row_end; block_begin += block_rows) {
         const int64_t block_end = least(row_end, block_begin + block_rows);
@@ -119,12 +121,18 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
                               task.scratch + (row - block_begin) / kPanelRows * wide_panel_bytes);
             }
         }
+        const CallShape shape = Kernel::shape(block_end - block_begin);
+        // What is left of a panel, in parts as equal as they come.
+        const auto rows_at = [&](int64_t row) {
+            const int64_t left = least(block_end - row, kPanelRows - row % kPanelRows);
+            const int64_t parts = (left + shape.rows - 1) / shape.rows;
+            return (left + parts - 1) / parts;
+        };
         int64_t calls = 0;
-        for (int64_t row = block_begin; row < block_end; row += rows_at(row, block_end)) ++calls;
+        for (int64_t row = block_begin; row < block_end; row += rows_at(row)) ++calls;
         // Tiles that are read once are fetched a little ahead of their use; tiles that several calls read are
         // fetched by the calls before, each a share.
         const bool once = calls == 1;
-        const int64_t tiles_at_once = Kernel::tiles_at_once(once ? block_end - block_begin : kPanelRows);
         TileCall call;
         call.tile_bytes = bytes;
         call.steps = steps;
@@ -132,15 +140,15 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
         call.y_stride = task.y_stride;
         call.residual_stride = task.residual_stride;
         call.prefetch_step = (bytes + steps * calls - 1) / (steps * calls);
-        for (int64_t tile = tile_begin; tile < tile_end; tile += tiles_at_once) {
-            call.tiles = least(tiles_at_once, tile_end - tile);
+        for (int64_t tile = tile_begin; tile < tile_end; tile += shape.tiles) {
+            call.tiles = least(shape.tiles, tile_end - tile);
             call.weights = w.data + tile * bytes;
-            call.prefetch = call.weights + (once ? kPrefetchAhead : call.tiles * bytes);
+            call.prefetch = call.weights + (once && shape.tiles == 1 ? kPrefetchAhead : call.tiles * bytes);
             const int64_t output = tile * kTileRows;
             call.outputs = least(w.rows - output, call.tiles * kTileRows);
             call.bias = task.bias ? task.bias + output : nullptr;
             for (int64_t row = block_begin; row < block_end; row += call.rows) {
-                call.rows = rows_at(row, block_end);
+                call.rows = rows_at(row);
                 call.row = row % kPanelRows;
                 call.panel = kQuantized ? task.xq.data + row / kPanelRows * panel_bytes : nullptr;
                 call.wide = task.scratch + (row - block_begin) / kPanelRows * wide_panel_bytes;

@@ -34,7 +34,7 @@ struct TileLayout {
     int32_t header_bytes;  // per super-block, before its first block
     int32_t blocks;        // blocks per super-block
     int32_t high_shift;    // the high bits' place in the value
-    int32_t offset;        // what is subtracted from the stored unsigned value
+    int32_t offset;        // what is subtracted from the stored unsigned value: a power of two, or 0
     bool has_min;          // a minimum is added to (Q4_1, Q5_1) or subtracted from d * value
     bool sub_scales;       // integer scales for each 16 columns
 
@@ -108,9 +108,9 @@ void read_block_row(DType type, const uint8_t* tile, int64_t block, int64_t r, B
 // ---- Activations ---------------------------------------------------------------------------------
 
 // Rows are quantized in panels of kPanelRows. A panel holds its blocks one after the other; a block holds,
-// for c in [0, kPanelRows): 32 int8 each, in [-127, 127]; then the f32 scales; the f32 scale * sum; and for
+// for c in [0, kPanelRows): 32 int8 each, in [-127, 127]; then the f32 scales; the f32 scale * sum; for
 // each half h of the block pairs of int16: the sums of its columns k with k % 4 < 2 and of the others (what
-// an int16 lane of a product of bytes adds up).
+// an int16 lane of a product of bytes adds up); and the int32 -sum.
 //
 // Per block: scale = max|x| / 127 and q = round-half-even(x * (127 / max|x|)). A block whose max|x| is below
 // 2^-100 becomes zero (127 / max|x| could overflow); one with an infinity or a NaN becomes scale NaN, so that
@@ -119,7 +119,12 @@ constexpr int64_t kPanelRows = 12;
 constexpr int64_t kScaleAt = kPanelRows * kBlock;  // byte offsets in a block of a panel
 constexpr int64_t kScaledSumAt = kScaleAt + kPanelRows * 4;
 constexpr int64_t kPairSumsAt = kScaledSumAt + kPanelRows * 4;  // [2][kPanelRows] pairs of int16
-constexpr int64_t kPanelBlockBytes = kPairSumsAt + kPanelRows * 8;
+constexpr int64_t kNegatedSumAt = kPairSumsAt + kPanelRows * 8;
+constexpr int64_t kPanelBlockBytes = kNegatedSumAt + kPanelRows * 4;
+// The panel's block number block that holds a row.
+static inline uint8_t* block_of_row(const QuantizedRows& rows, int64_t row, int64_t block) {
+    return rows.data + (row / kPanelRows * (rows.cols / kBlock) + block) * kPanelBlockBytes;
+}
 constexpr uint32_t kZeroBelow = 0x0d800000;  // bits of 2^-100
 constexpr uint32_t kInfinity = 0x7f800000;
 constexpr uint32_t kQuietNan = 0x7fc00000;

@@ -453,6 +453,7 @@ class Compiler {
             }
             program_->widest_row = std::max(program_->widest_row, width);
         }
+        fuse(*program_);
         plan_memory(*program_);
     }
 
@@ -492,6 +493,7 @@ std::string describe_instruction(const Instruction& instruction) {
     std::string text;
     if (const auto* chain = std::get_if<RowChain>(&instruction)) {
         text = std::string("rows[") + rows_name(chain->rows) + "]";
+        if (chain->feeds_next) text += " feeds";
         for (const RowStep& step : chain->steps) {
             text += std::string(" ") + step_name(step.kind);
             if (step.other != kNone) text += "(b" + std::to_string(step.other) + ")";
@@ -505,7 +507,11 @@ std::string describe_instruction(const Instruction& instruction) {
         for (const auto& part : matmul->parts) {
             text += " " + part.weight->name + ":" + dtype_info(part.weight->view.type).name;
             if (part.residual != kNone) text += "+b" + std::to_string(part.residual);
-            text += "->b" + std::to_string(part.y);
+            if (part.y != kNone) text += "->b" + std::to_string(part.y);
+        }
+        if (matmul->gated) {
+            text += std::string(" ") + step_name(matmul->gated->activation) + " ->q8:b" +
+                    std::to_string(matmul->gated->out);
         }
     } else if (const auto* table = std::get_if<RopeTable>(&instruction)) {
         text = "rope_table base " + std::to_string(table->config.base);

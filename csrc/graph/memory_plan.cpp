@@ -20,9 +20,10 @@ struct Overloaded : T... {
 template <class... T>
 Overloaded(T...) -> Overloaded<T...>;
 
-// Calls touch(buffer) for every buffer that an instruction reads or writes.
-template <class F>
-void for_buffers(const Instruction& instruction, const Program& program, F touch) {
+}  // namespace
+
+void for_buffers(const Instruction& instruction, const Program& program,
+                 const std::function<void(int)>& touch) {
     std::visit(Overloaded{
                    [&](const RowChain& chain) {
                        for (const RowStep& step : chain.steps) {
@@ -38,6 +39,7 @@ void for_buffers(const Instruction& instruction, const Program& program, F touch
                            touch(part.y);
                            touch(part.residual);
                        }
+                       if (group.gated) touch(group.gated->out);
                    },
                    [&](const RopeTable& table) {
                        touch(table.cos);
@@ -67,15 +69,16 @@ void for_buffers(const Instruction& instruction, const Program& program, F touch
                instruction);
 }
 
-}  // namespace
-
 void plan_memory(Program& program) {
     for (size_t i = 0; i < program.instructions.size(); ++i) {
+        // A chain may run together with the instruction that it feeds, a thread ahead of another.
+        const auto* chain = std::get_if<RowChain>(&program.instructions[i]);
+        const int time = static_cast<int>(chain && chain->feeds_next ? i + 1 : i);
         for_buffers(program.instructions[i], program, [&](int id) {
             if (id == kNone) return;
             Buffer& buffer = program.buffers[id];
-            if (buffer.first == kNone) buffer.first = static_cast<int>(i);
-            buffer.last = static_cast<int>(i);
+            if (buffer.first == kNone) buffer.first = time;
+            buffer.last = time;
         });
     }
     program.buffers[program.output].last = static_cast<int>(program.instructions.size());

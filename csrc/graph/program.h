@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -61,6 +63,9 @@ struct RowChain {
     Rows rows;
     int64_t width;
     std::vector<RowStep> steps;
+    // The next instruction is the only reader of its 8-bit rows: when there are few, every thread computes
+    // them for itself, which costs less than to wait for each other and to move them between cores.
+    bool feeds_next = false;
 };
 
 // Products of one input with several weights, one dispatch.
@@ -76,6 +81,13 @@ struct MatmulGroup {
     int quantized = kNone;  // input in 8 bits
     int floats = kNone;     // input as f32
     std::vector<Part> parts{};
+    // Two parts, gate and up, whose products nobody sees: what is kept is activation(gate) * up in 8 bits.
+    struct Gated {
+        RowStep::Kind activation;  // kSwiglu or kGeglu
+        int gate;                  // which part
+        int out;                   // quantized buffer
+    };
+    std::optional<Gated> gated{};
 };
 
 // cos and sin of every row's position.
@@ -158,14 +170,27 @@ class Program {
     int64_t positions = 0;         // rows of the position table, 0: no limit of its own
     size_t attention_scratch = 0;  // floats a thread needs
     size_t matmul_scratch = 0;     // bytes a thread needs
+    size_t private_rows = 0;       // bytes a thread needs for rows of its own (RowChain::feeds_next)
+    bool gated = false;            // some product is
     size_t arena_bytes = 0;
 
     bool pooled() const { return output_rows == Rows::kSequences; }
     std::string describe() const;
 };
 
+// Calls touch(buffer) for every buffer that an instruction reads or writes; kNone is among them.
+void for_buffers(const Instruction& instruction, const Program& program,
+                 const std::function<void(int)>& touch);
+
+// Fusion over whole instructions: gate, up and their activation become one product, and chains that feed the
+// next instruction are found.
+void fuse(Program& program);
+
 // Give every buffer its place; buffers whose lives do not overlap share memory. Fills offsets and
 // arena_bytes.
 void plan_memory(Program& program);
+
+// Rows of a chain with feeds_next that every thread computes for itself, at most.
+constexpr int64_t kPrivateRows = 16;
 
 }  // namespace ollamapy

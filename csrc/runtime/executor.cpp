@@ -13,6 +13,10 @@ constexpr int64_t kChunksPerThread = 6;                // so that a thread that 
 constexpr int64_t kMinTileBytes = int64_t{48} << 10;   // weight bytes worth a claim of their own
 constexpr int64_t kMatmulRows = 20 * cpu::kPanelRows;  // rows of a product in one chunk at most
 
+// Floats that a thread has for gate, and for up, of some rows and outputs: they stay in the second cache.
+constexpr int64_t kGatedOutputs = 64;
+constexpr int64_t kGatedFloats = kMatmulRows * kGatedOutputs;
+
 constexpr size_t kLookAhead = 4;                    // instructions to look for the next product
 constexpr int64_t kAheadStep = int64_t{16} << 10;   // its bytes to prefetch before a barrier
 constexpr int64_t kMostAhead = int64_t{128} << 10;  // in all: they must still lie in the second cache
@@ -46,6 +50,10 @@ cpu::QuantizedRows Executor::quantized(int buffer) const {
     return {arena_ + place.offset, rows_of(place.rows), place.width};
 }
 
+cpu::QuantizedRows Executor::private_rows(int64_t width, int thread) const {
+    return {private_rows_[thread].as<>(), kPrivateRows, width};
+}
+
 cpu::KvLayer Executor::kv_layer(int group, int layer) const {
     const LayerGroup::Layer& place = program_->groups[group].layers[layer];
     return {cache_->pool(group),
@@ -70,32 +78,45 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
     row_scratch_.resize(threads_);
     attention_scratch_.resize(threads_);
     matmul_scratch_.resize(threads_);
+    private_rows_.resize(threads_);
+    gated_.resize(threads_);
+    const auto grow = [](AlignedBuffer& buffer, size_t bytes) {
+        if (buffer.bytes() < bytes) buffer = AlignedBuffer(bytes);
+    };
     for (int i = 0; i < threads_; ++i) {
         if (static_cast<int64_t>(row_scratch_[i].size()) < program.widest_row)
             row_scratch_[i].resize(program.widest_row);
         if (attention_scratch_[i].size() < program.attention_scratch) {
             attention_scratch_[i].resize(program.attention_scratch);
         }
-        if (matmul_scratch_[i].bytes() < program.matmul_scratch) {
-            matmul_scratch_[i] = AlignedBuffer(program.matmul_scratch);
-        }
+        grow(matmul_scratch_[i], program.matmul_scratch);
+        grow(private_rows_[i], program.private_rows);
+        grow(gated_[i], program.gated ? 2 * kGatedFloats * sizeof(float) : 0);
     }
     prepare();
     const size_t count = program.instructions.size();
     if (profiling) profile.resize(count, 0);
     pool.run([&](int thread) {
         int64_t round = 0;
-        for (size_t i = 0; i < count; ++round) {
+        for (size_t i = 0; i < count;) {
             // Neighbours of one chunk each run on the thread that claims the first, without a barrier
             // between.
+            const int64_t start = profiling && thread == 0 ? now_ns() : 0;
+            if (alone_[i]) {
+                const auto& chain = std::get<RowChain>(program.instructions[i]);
+                run_rows(chain, 0, rows_of(chain.rows), thread, true);
+                if (profiling && thread == 0) profile[i] += now_ns() - start;
+                ++i;
+                continue;
+            }
             size_t end = i + 1;
             while (counts_[i] == 1 && end < count && counts_[end] == 1 && !profiling) ++end;
-            const int64_t start = profiling && thread == 0 ? now_ns() : 0;
             shares_.run(round, thread, counts_[i], [&](int64_t index) {
-                for (size_t k = i; k < end; ++k) chunk(program.instructions[k], index, counts_[k], thread);
+                for (size_t k = i; k < end; ++k) chunk(k, index, thread);
             });
             prefetch_ahead(end, thread);
             pool.barrier().wait();
+            ++round;
             if (profiling && thread == 0) profile[i] += now_ns() - start;
             i = end;
         }
@@ -144,8 +165,15 @@ void Executor::prepare() {
     shares_.start(threads_);
     ahead_.assign(threads_, {});
     counts_.resize(count);
+    alone_.assign(count, false);
     size_t shared = 0, partials = 0;
     for (size_t i = 0; i < count; ++i) {
+        const auto* chain = std::get_if<RowChain>(&program.instructions[i]);
+        if (threads_ > 1 && chain && chain->feeds_next && rows_of(chain->rows) <= kPrivateRows) {
+            alone_[i] = true;
+            counts_[i] = 0;
+            continue;
+        }
         counts_[i] = chunks(program.instructions[i]);
         const auto* layer = std::get_if<AttentionLayer>(&program.instructions[i]);
         if (!layer || attention_parts(*layer) == 1) continue;
@@ -182,14 +210,11 @@ int64_t Executor::chunks(const Instruction& instruction) const {
     if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
         const int64_t rows = rows_of(matmul->rows);
         if (rows == 0) return 0;
-        int64_t tiles = 0, bytes = 0;
-        for (const auto& part : matmul->parts) {
-            tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
-            bytes += static_cast<int64_t>(part.weight->bytes);
-        }
+        int64_t bytes = 0;
+        for (const auto& part : matmul->parts) bytes += static_cast<int64_t>(part.weight->bytes);
         const int64_t blocks = ceil_div(rows, kMatmulRows);
         const int64_t worth = rows >= 8 ? most : std::max<int64_t>(threads_, bytes / kMinTileBytes);
-        return std::min({tiles, most, worth}) * blocks;
+        return std::min({pieces(*matmul), most, worth}) * blocks;
     }
     if (const auto* chain = std::get_if<RowChain>(&instruction)) return std::min(rows_of(chain->rows), most);
     if (const auto* attention = std::get_if<AttentionLayer>(&instruction)) {
@@ -201,12 +226,14 @@ int64_t Executor::chunks(const Instruction& instruction) const {
     return std::min(batch_->rows(), most);
 }
 
-void Executor::chunk(const Instruction& instruction, int64_t index, int64_t count, int thread) {
+void Executor::chunk(size_t number, int64_t index, int thread) {
+    const Instruction& instruction = program_->instructions[number];
+    const int64_t count = counts_[number];
     if (const auto* chain = std::get_if<RowChain>(&instruction)) {
         const Range range = share(rows_of(chain->rows), index, count);
-        run_rows(*chain, range.begin, range.end, thread);
+        run_rows(*chain, range.begin, range.end, thread, false);
     } else if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
-        run_matmul(*matmul, index, count, thread);
+        run_matmul(*matmul, index, count, thread, number > 0 && alone_[number - 1]);
     } else if (const auto* table = std::get_if<RopeTable>(&instruction)) {
         const Range range = share(batch_->rows(), index, count);
         run_rope_table(*table, range.begin, range.end);
@@ -220,14 +247,16 @@ void Executor::chunk(const Instruction& instruction, int64_t index, int64_t coun
     }
 }
 
-void Executor::run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread) {
+void Executor::run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread, bool alone) {
     const cpu::RowKernels& k = *isa_->rows;
     const int64_t n = chain.width;
     float* const scratch = row_scratch_[thread].data();
+    const Range mine = alone ? share(end - begin, thread, threads_) : Range{begin, end};
     for (int64_t row = begin; row < end; ++row) {
+        const bool stores = mine.begin <= row && row < mine.end;
         const float* current = nullptr;
         for (const RowStep& step : chain.steps) {
-            float* const out = step.store != kNone ? floats(step.store) + row * n : scratch;
+            float* const out = step.store != kNone && stores ? floats(step.store) + row * n : scratch;
             const float* const other = step.other != kNone ? floats(step.other) + row * n : nullptr;
             switch (step.kind) {
                 case RowStep::Kind::kLoad:
@@ -282,26 +311,36 @@ void Executor::run_rows(const RowChain& chain, int64_t begin, int64_t end, int t
                     break;
             }
             if (step.kind == RowStep::Kind::kLoad || step.kind == RowStep::Kind::kGather) {
-                if (step.store != kNone) current = std::copy_n(current, n, out) - n;
+                if (step.store != kNone && stores) current = std::copy_n(current, n, out) - n;
             } else {
                 current = out;
             }
             if (step.store_quantized != kNone) {
-                isa_->matmul->quantize_row(current, quantized(step.store_quantized), row);
+                const cpu::QuantizedRows rows =
+                    alone ? private_rows(n, thread) : quantized(step.store_quantized);
+                isa_->matmul->quantize_row(current, rows, row, 0, n / cpu::kBlock);
             }
         }
     }
 }
 
-void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread) {
-    const int64_t rows = rows_of(group.rows);
-    const int64_t blocks = ceil_div(rows, kMatmulRows);
-    const int64_t per_block = count / blocks;
-    const int64_t row_begin = index / per_block * kMatmulRows;
-    const int64_t row_end = std::min(rows, row_begin + kMatmulRows);
+// What a product is cut into: tiles of outputs, or pairs of them where a block of 32 outputs becomes 8 bits.
+int64_t Executor::pieces(const MatmulGroup& group) {
+    if (group.gated) return group.parts[0].weight->view.rows / cpu::kBlock;
     int64_t tiles = 0;
     for (const auto& part : group.parts) tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
-    const Range range = share(tiles, index % per_block, per_block);
+    return tiles;
+}
+
+void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread, bool alone) {
+    const int64_t blocks = ceil_div(rows_of(group.rows), kMatmulRows);
+    const int64_t per_block = count / blocks;
+    const int64_t first_row = index / per_block * kMatmulRows;
+    const Range rows{first_row, std::min(rows_of(group.rows), first_row + kMatmulRows)};
+    const Range range = share(pieces(group), index % per_block, per_block);
+    cpu::QuantizedRows x{};
+    if (group.quantized != kNone) x = alone ? private_rows(group.cols, thread) : quantized(group.quantized);
+    if (group.gated) return run_gated(group, x, range, rows, thread);
 
     int64_t first = 0;  // of this part, among the tiles of all
     for (const auto& part : group.parts) {
@@ -313,7 +352,7 @@ void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count
         cpu::MatmulTask task{};
         task.w = part.weight->view;
         if (cpu::takes_quantized(part.weight->view.type)) {
-            task.xq = quantized(group.quantized);
+            task.xq = x;
         } else {
             task.xf = floats(group.floats);
             task.xf_stride = group.cols;
@@ -324,7 +363,51 @@ void Executor::run_matmul(const MatmulGroup& group, int64_t index, int64_t count
         task.residual = part.residual != kNone ? floats(part.residual) : nullptr;
         task.residual_stride = part.weight->view.rows;
         task.scratch = matmul_scratch_[thread].as<>();
-        isa_->matmul->matmul(task, begin, end, row_begin, row_end);
+        isa_->matmul->matmul(task, begin, end, rows.begin, rows.end);
+    }
+}
+
+// Gate and up of some rows and of the outputs [32 pairs.begin, 32 pairs.end), activated and rounded to 8 bits
+// while they are in a near cache. Few rows take many outputs at once: their weights are one stream each.
+void Executor::run_gated(const MatmulGroup& group, const cpu::QuantizedRows& x, Range pairs, Range rows,
+                         int thread) {
+    constexpr int64_t kPairTiles = cpu::kBlock / cpu::kTileRows;
+    const MatmulGroup::Gated& gated = *group.gated;
+    const auto& activate =
+        gated.activation == RowStep::Kind::kSwiglu ? isa_->rows->swiglu : isa_->rows->geglu;
+    const cpu::QuantizedRows out = quantized(gated.out);
+    float* const products[] = {gated_[thread].as<float>(), gated_[thread].as<float>() + kGatedFloats};
+    const int64_t step =
+        kGatedFloats / (ceil_div(rows.size(), cpu::kPanelRows) * cpu::kPanelRows * cpu::kBlock);
+    for (int64_t pair = pairs.begin; pair < pairs.end; pair += step) {
+        const int64_t count = std::min(step, pairs.end - pair), outputs = count * cpu::kBlock;
+        for (int i = 0; i < 2; ++i) {
+            const MatmulGroup::Part& part = group.parts[i];
+            const int64_t tile = pair * kPairTiles;
+            // The task's rows and outputs are those of this piece, counted from 0.
+            cpu::MatmulTask task{};
+            task.w = part.weight->view;
+            task.w.rows = outputs;
+            task.w.data += static_cast<size_t>(tile) * cpu::tile_bytes(task.w.type, task.w.cols);
+            task.bias = part.bias ? part.bias->data() + tile * cpu::kTileRows : nullptr;
+            if (cpu::takes_quantized(task.w.type)) {
+                task.xq = {cpu::block_of_row(x, rows.begin, 0), rows.size(), x.cols};
+            } else {
+                task.xf = floats(group.floats) + rows.begin * group.cols;
+                task.xf_stride = group.cols;
+            }
+            task.y = products[i];
+            task.y_stride = outputs;
+            task.scratch = matmul_scratch_[thread].as<>();
+            isa_->matmul->matmul(task, 0, count * kPairTiles, 0, rows.size());
+        }
+        const float* const gate = products[gated.gate];
+        float* const up = products[1 - gated.gate];
+        for (int64_t row = 0; row < rows.size(); ++row) {
+            float* const both = up + row * outputs;
+            activate(gate + row * outputs, both, both, outputs);
+            isa_->matmul->quantize_row(both, out, rows.begin + row, pair, pair + count);
+        }
     }
 }
 
@@ -338,9 +421,9 @@ void Executor::prefetch_ahead(size_t next, int thread) {
     Ahead& ahead = ahead_[thread];
     if (ahead.instruction != next) ahead = {.instruction = next};
     if (ahead.bytes >= kMostAhead) return;
-    int64_t tiles = 0;
-    for (const auto& part : group->parts) tiles += ceil_div(part.weight->view.rows, cpu::kTileRows);
-    Range range = share(tiles, thread, threads_);
+    Range range = share(pieces(*group), thread, threads_);
+    if (group->gated)
+        range = {range.begin * cpu::kBlock / cpu::kTileRows, range.end * cpu::kBlock / cpu::kTileRows};
     for (const auto& part : group->parts) {
         const int64_t part_tiles = ceil_div(part.weight->view.rows, cpu::kTileRows);
         if (range.begin < part_tiles) {

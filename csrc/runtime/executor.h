@@ -56,6 +56,7 @@ class Executor {
     int64_t rows_of(Rows rows) const;
     float* floats(int buffer) const;
     cpu::QuantizedRows quantized(int buffer) const;
+    cpu::QuantizedRows private_rows(int64_t width, int thread) const;
     cpu::KvLayer kv_layer(int group, int layer) const;
 
     void prepare();
@@ -63,9 +64,14 @@ class Executor {
     // How many threads may share the segments of one tile and KV head: 1 where there are tiles enough.
     int64_t attention_parts(const AttentionLayer& layer) const;
     size_t partial_stride(const AttentionLayer& layer) const;  // floats between tiles and KV heads
-    void chunk(const Instruction& instruction, int64_t index, int64_t count, int thread);
-    void run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread);
-    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread);
+    void chunk(size_t number, int64_t index, int thread);
+    // Rows [begin, end). Where 8-bit rows go to a thread of its own (alone), it stores only its share of the
+    // f32 rows.
+    void run_rows(const RowChain& chain, int64_t begin, int64_t end, int thread, bool alone);
+    static int64_t pieces(const MatmulGroup& group);
+    void run_matmul(const MatmulGroup& group, int64_t index, int64_t count, int thread, bool alone);
+    void run_gated(const MatmulGroup& group, const cpu::QuantizedRows& x, Range pairs, Range rows,
+                   int thread);
     void prefetch_ahead(size_t next, int thread);
     void run_rope_table(const RopeTable& table, int64_t begin, int64_t end);
     void run_heads(const HeadPrepare& heads, int64_t begin, int64_t end, int thread);
@@ -85,6 +91,9 @@ class Executor {
     std::vector<std::vector<float>> row_scratch_;        // per thread
     std::vector<std::vector<float>> attention_scratch_;  // per thread
     std::vector<AlignedBuffer> matmul_scratch_;          // per thread
+    std::vector<AlignedBuffer> private_rows_;            // per thread: 8-bit rows of its own
+    std::vector<AlignedBuffer> gated_;                   // per thread: gate and up of some outputs
+    std::vector<bool> alone_;                            // by instruction: every thread for itself
     std::vector<AttentionTile> tiles_;
     std::vector<int> sequence_of_row_;
     std::vector<std::vector<int32_t>> visible_begin_;  // by group: [rows]
