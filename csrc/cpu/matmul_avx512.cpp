@@ -219,6 +219,7 @@ struct QuantizedKernel : StoredRows {
     [[gnu::noinline]] static void run_rows(const TileCall& call) {
         __m512 acc[C];
         unroll<C>([&](auto c) { acc[c] = _mm512_setzero_ps(); });
+        fetch_outputs(call);
         const uint8_t* at = call.weights;
         const uint8_t* x = call.panel + kBlock * call.row;
         const uint8_t* scale = call.panel + kScaleAt + 4 * call.row;

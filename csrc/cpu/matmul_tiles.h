@@ -62,6 +62,14 @@ struct TileCall {
     int64_t outputs;  // 1 to 16 for each tile
 };
 
+// What a call ends with: its rows of the output lie far apart, and far from the core when there are many.
+[[gnu::always_inline]] inline void fetch_outputs(const TileCall& call) {
+    for (int64_t c = 0; c < call.rows; ++c) {
+        __builtin_prefetch(call.y + c * call.y_stride, 1, 3);
+        if (call.residual) __builtin_prefetch(call.residual + c * call.residual_stride, 0, 3);
+    }
+}
+
 // Activations of so many bytes stay in the second level cache beside the streaming weights.
 constexpr int64_t kRowBlockBytes = 384 << 10;
 // How far ahead of the kernel weights are fetched when every tile is read once.
@@ -128,22 +136,18 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
             const int64_t parts = (left + shape.rows - 1) / shape.rows;
             return (left + parts - 1) / parts;
         };
-        int64_t calls = 0;
-        for (int64_t row = block_begin; row < block_end; row += rows_at(row)) ++calls;
-        // Tiles that are read once are fetched a little ahead of their use; tiles that several calls read are
-        // fetched by the calls before, each a share.
-        const bool once = calls == 1;
         TileCall call;
         call.tile_bytes = bytes;
         call.steps = steps;
         call.x_stride = task.xf_stride;
         call.y_stride = task.y_stride;
         call.residual_stride = task.residual_stride;
-        call.prefetch_step = (bytes + steps * calls - 1) / (steps * calls);
         for (int64_t tile = tile_begin; tile < tile_end; tile += shape.tiles) {
             call.tiles = least(shape.tiles, tile_end - tile);
             call.weights = w.data + tile * bytes;
-            call.prefetch = call.weights + (once && shape.tiles == 1 ? kPrefetchAhead : call.tiles * bytes);
+            // The first rows fetch weights for all: one stream a little ahead of its use, two a pair ahead.
+            call.prefetch = call.weights + (shape.tiles == 1 ? kPrefetchAhead : call.tiles * bytes);
+            call.prefetch_step = (bytes + steps - 1) / steps;
             const int64_t output = tile * kTileRows;
             call.outputs = least(w.rows - output, call.tiles * kTileRows);
             call.bias = task.bias ? task.bias + output : nullptr;
@@ -156,7 +160,7 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
                 call.y = task.y + row * task.y_stride + output;
                 call.residual = task.residual ? task.residual + row * task.residual_stride + output : nullptr;
                 Kernel::run(call);
-                call.prefetch += call.prefetch_step * steps;
+                call.prefetch_step = 0;
             }
         }
     }
