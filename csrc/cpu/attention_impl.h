@@ -276,15 +276,24 @@ void add_values(const Rows& rows, const Reads& reads, float* converted, const fl
                [=](const uint8_t* page, const uint8_t* next) { return q8_values(page, v_dim, next); });
         return;
     }
-    // Slices of 16 dimensions, so that a segment's slice stays in the first cache for all tiles of queries.
-    for (int64_t d = 0; d < v_dim; d += kLanes) {
-        for (int64_t n = 0; n < rows.n_seen; ++n) {
-            const uint8_t* const* v = reads.at + rows.n_seen + n;
-            convert_v_slice(type, v[0], v_dim, d, v[kPagesAhead],
-                            converted + rows.seen_pages[n] * kPageTokens * kLanes);
+    // Slices of a tile's dimensions and of so many positions that a slice stays in the first cache for all
+    // tiles of queries.
+    constexpr int64_t kSlicePages = kSegmentPages / kValueVectors;
+    for (int64_t d = 0; d < v_dim; d += kValueVectors * kLanes) {
+        const int64_t width = lesser(whole_vectors(v_dim - d), kValueVectors * kLanes);
+        for (int64_t n = 0; n < rows.n_seen;) {
+            const int64_t first = rows.seen_pages[n] / kSlicePages * kSlicePages;
+            for (; n < rows.n_seen && rows.seen_pages[n] < first + kSlicePages; ++n) {
+                const uint8_t* const* v = reads.at + rows.n_seen + n;
+                float* out = converted + (rows.seen_pages[n] - first) * kPageTokens * width;
+                for (int64_t i = 0; i < width; i += kLanes) {
+                    convert_v_slice(type, v[0], v_dim, d + i, v[kPagesAhead], out + i, width);
+                }
+            }
+            const Span part{rows.page_span(first).begin, rows.page_span(first + kSlicePages - 1).end};
+            const float* const p = scores + first * kPageTokens;
+            Values<FloatValues>{{converted}, width, width, part, p, sums + d, sum_stride}.add(rows);
         }
-        const Span all{rows.origin, rows.origin + kSegmentTokens};
-        Values<FloatValues>{{converted}, kLanes, kLanes, all, scores, sums + d, sum_stride}.add(rows);
     }
 }
 

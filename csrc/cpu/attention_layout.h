@@ -24,7 +24,8 @@ static inline int64_t record_stride(int64_t v_dim) {
 
 struct AttentionScratch {
     int64_t scores;     // [queries][kScoreStride]
-    int64_t converted;  // as float: K of one page [head_dim][32], or 16 dimensions of a segment's V [256][16]
+    int64_t converted;  // as float: K of one page [head_dim][32], or a slice of a segment's V, 16 dimensions
+                        // of 256 positions or 32 of 128
     int64_t records;    // [queries][record_stride]
     int64_t running;    // [queries][2]: m and l of the segments merged so far
     int64_t size;

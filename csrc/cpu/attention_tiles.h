@@ -14,10 +14,12 @@ namespace {
 constexpr int kTileQueries = 8;
 constexpr int kTileWide = 24;
 constexpr int kScoreVectors = 2;  // vectors of positions in a tile of kTileQueries
+constexpr int kValueVectors = 2;  // vectors of value dimensions in one
 #else
 constexpr int kTileQueries = 6;
 constexpr int kTileWide = 5;
 constexpr int kScoreVectors = 1;
+constexpr int kValueVectors = 1;
 #endif
 constexpr int64_t kScoreBlock = kScoreVectors * kLanes;
 

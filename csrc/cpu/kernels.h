@@ -150,9 +150,24 @@ struct RowKernels {
                             int64_t segment_begin, int64_t segment_end, const float* partials);
     // max over x and log(sum(exp(x - max))): the log of the softmax denominator is max + log_sum.
     void (*log_sum_exp)(const float* x, int64_t n, float* max, float* log_sum);
+    // keys[i] = sort_key(x[i]), block_max[b] the greatest key of block b of kKeyBlock (the last may be
+    // shorter), and the least and the greatest of all. n > 0.
+    void (*sort_keys)(const float* x, int64_t n, int32_t* keys, int32_t* block_max, int32_t* least,
+                      int32_t* greatest);
 };
 
-constexpr int64_t kAttentionRows = 8;  // most rows in one attention call
+// Floats as integers of the same order: comparing them is fast and total, and -0 equals 0. NaNs lie beyond
+// the infinities, on both sides.
+static constexpr int32_t sort_key(float x) {
+    const auto bits = __builtin_bit_cast(int32_t, x + 0.0f);
+    return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+static constexpr float from_sort_key(int32_t key) {
+    return __builtin_bit_cast(float, key ^ ((key >> 31) & 0x7fffffff));
+}
+constexpr int64_t kKeyBlock = 64;
+
+constexpr int64_t kAttentionRows = 16;  // most rows in one attention call
 size_t attention_scratch(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t v_dim);  // floats
 size_t attention_partial_floats(int32_t n_heads, int32_t n_kv_heads, int32_t v_dim,
                                 int64_t rows);  // per segment

@@ -197,16 +197,17 @@ __attribute__((noinline)) void convert_k_page(KvType type, const uint8_t* k, int
     }
 }
 
-// 16 or the last 8 dimensions, from d on, of a kv head's V in a page as float: [32][16].
+// 16 or the last 8 dimensions, from d on, of a kv head's V in a page as float: 16 for each of 32 tokens, at
+// out, out + out_stride ...
 __attribute__((noinline)) void convert_v_slice(KvType type, const uint8_t* v, int64_t v_dim, int64_t d,
-                                               const uint8_t* next, float* out) {
+                                               const uint8_t* next, float* out, int64_t out_stride) {
     if (type == KvType::kF16) {
         const uint16_t* values = reinterpret_cast<const uint16_t*>(v) + d;
         const uint16_t* ahead = reinterpret_cast<const uint16_t*>(next) + d;
         const bool whole = v_dim - d >= kLanes;
         for (int64_t t = 0; t < kPageTokens; ++t, values += v_dim, ahead += v_dim) {
             prefetch(ahead);
-            store(out + t * kLanes, whole ? load_f16(values) : load_f16_8(values));
+            store(out + t * out_stride, whole ? load_f16(values) : load_f16_8(values));
         }
         return;
     }
@@ -218,7 +219,7 @@ __attribute__((noinline)) void convert_v_slice(KvType type, const uint8_t* v, in
         for (int64_t t = 0; t < kPageTokens; ++t) {
             prefetch(next + from + t * stride);
             const Vec q = load_i8(reinterpret_cast<const int8_t*>(v) + from + t * stride);
-            store(out + t * kLanes, q * broadcast_f16(scales + t * blocks));
+            store(out + t * out_stride, q * broadcast_f16(scales + t * blocks));
         }
         return;
     }
@@ -228,7 +229,7 @@ __attribute__((noinline)) void convert_v_slice(KvType type, const uint8_t* v, in
         prefetch(next + from + t * stride);
         Vec low, high;
         load_nibbles(v + from + t * stride, low, high);
-        store(out + t * kLanes, (upper ? high : low) * broadcast_f16(scales + t * blocks));
+        store(out + t * out_stride, (upper ? high : low) * broadcast_f16(scales + t * blocks));
     }
 }
 

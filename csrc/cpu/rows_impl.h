@@ -232,10 +232,31 @@ void log_sum_exp(const float* x, int64_t n, float* max_out, float* log_sum) {
     *log_sum = static_cast<float>(log_of_sum(total));
 }
 
+// Plain loops: what they compile to depends on the file that includes them.
+void sort_keys(const float* x, int64_t n, int32_t* keys, int32_t* block_max, int32_t* least,
+               int32_t* greatest) {
+    *least = INT32_MAX;
+    *greatest = INT32_MIN;
+    for (int64_t begin = 0; begin < n; begin += kKeyBlock) {
+        const int64_t end = begin + kKeyBlock < n ? begin + kKeyBlock : n;
+        int32_t low = INT32_MAX, high = INT32_MIN;
+        for (int64_t i = begin; i < end; ++i) {
+            const int32_t key = sort_key(x[i]);
+            keys[i] = key;
+            high = key > high ? key : high;
+            low = key < low ? key : low;
+        }
+        block_max[begin / kKeyBlock] = high;
+        *least = low < *least ? low : *least;
+        *greatest = high > *greatest ? high : *greatest;
+    }
+}
+
 constexpr RowKernels row_kernels(const char* name) {
-    return {name,    add,      scale,         softcap_row,       rms_norm,        layer_norm,
-            l2_norm, silu_row, gelu_tanh_row, gelu_erf_row,      swiglu,          geglu,
-            rope,    store_kv, attention,     attention_partial, attention_merge, log_sum_exp};
+    return {name,     add,      scale,         softcap_row,       rms_norm,        layer_norm,
+            l2_norm,  silu_row, gelu_tanh_row, gelu_erf_row,      swiglu,          geglu,
+            rope,     store_kv, attention,     attention_partial, attention_merge, log_sum_exp,
+            sort_keys};
 }
 
 }  // namespace

@@ -21,17 +21,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // ---- Order
 // ----------------------------------------------------------------------------------------------------
 
-// Logits as integers of the same order: comparing them is fast and total, and -0 equals 0.
-constexpr int32_t to_key(float logit) {
-    const auto bits = std::bit_cast<int32_t>(logit + 0.0f);
-    return bits ^ ((bits >> 31) & 0x7fffffff);
-}
-constexpr float from_key(int32_t key) {
-    return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff));
-}
+using cpu::from_sort_key;
+using cpu::sort_key;
 
-constexpr int32_t kImpossible = to_key(-std::numeric_limits<float>::infinity());
-constexpr int32_t kInfinite = to_key(std::numeric_limits<float>::infinity());
+constexpr int32_t kImpossible = sort_key(-std::numeric_limits<float>::infinity());
+constexpr int32_t kInfinite = sort_key(std::numeric_limits<float>::infinity());
 
 // A token with its logit; the greater rank is the higher logit, and of equal ones the lower id.
 uint64_t make_rank(int32_t key, int64_t id) {
@@ -41,36 +35,25 @@ int32_t id_of(uint64_t rank) {
     return static_cast<int32_t>(~static_cast<uint32_t>(rank));
 }
 float logit_of(uint64_t rank) {
-    return from_key(static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u));
+    return from_sort_key(static_cast<int32_t>(static_cast<uint32_t>(rank >> 32) ^ 0x80000000u));
 }
 
 // ---- The row
 // --------------------------------------------------------------------------------------------------
 
-constexpr int64_t kBlock = 64;
+constexpr int64_t kBlock = cpu::kKeyBlock;
 
-// Fills keys and block_max and returns the greatest key. Written so that compilers vectorize it: this loop
-// sees every logit of the vocabulary, the rest of a usual draw only a few blocks.
+// Fills keys and block_max and returns the greatest key. It sees every logit of the vocabulary, the rest of a
+// usual draw only a few blocks.
 int32_t load_keys(const float* logits, int64_t n_vocab, SamplerScratch& scratch) {
     if (n_vocab < 1 || n_vocab > std::numeric_limits<int32_t>::max()) {
         throw InvalidError("cannot sample from " + std::to_string(n_vocab) + " logits");
     }
     scratch.keys.resize(static_cast<size_t>(n_vocab));
     scratch.block_max.resize(static_cast<size_t>((n_vocab + kBlock - 1) / kBlock));
-    int32_t greatest = std::numeric_limits<int32_t>::min();
-    int32_t least = std::numeric_limits<int32_t>::max();
-    for (int64_t begin = 0; begin < n_vocab; begin += kBlock) {
-        const int64_t end = std::min(begin + kBlock, n_vocab);
-        int32_t block_greatest = std::numeric_limits<int32_t>::min();
-        for (int64_t i = begin; i < end; ++i) {
-            const int32_t key = to_key(logits[i]);
-            scratch.keys[i] = key;
-            block_greatest = std::max(block_greatest, key);
-            least = std::min(least, key);
-        }
-        scratch.block_max[begin / kBlock] = block_greatest;
-        greatest = std::max(greatest, block_greatest);
-    }
+    int32_t least, greatest;
+    scratch.kernels->sort_keys(logits, n_vocab, scratch.keys.data(), scratch.block_max.data(), &least,
+                               &greatest);
     // NaNs lie beyond the infinities, on both sides.
     if (greatest > kInfinite || least < kImpossible) throw SamplingError("the model produced NaN logits");
     if (greatest == kImpossible) throw SamplingError("the model left no token possible: every logit is -inf");
@@ -129,11 +112,11 @@ void penalize(std::span<const int32_t> history, const SamplingParams& params, Sa
         const int32_t count = std::exchange(scratch.counts[token], 0);
         const int32_t old = scratch.keys[token];
         if (old == kImpossible || old == kInfinite) continue;
-        double logit = from_key(old);
+        double logit = from_sort_key(old);
         logit = logit <= 0 ? logit * params.repeat_penalty : logit / params.repeat_penalty;
         logit -= count * params.frequency_penalty + params.presence_penalty;
         constexpr double kMax = std::numeric_limits<float>::max();
-        const int32_t key = to_key(static_cast<float>(std::clamp(logit, -kMax, kMax)));
+        const int32_t key = sort_key(static_cast<float>(std::clamp(logit, -kMax, kMax)));
         scratch.keys[token] = key;
         int32_t& greatest = scratch.block_max[token / kBlock];
         if (key >= greatest) {
@@ -151,7 +134,8 @@ void add_bias(const SamplingParams& params, SamplerScratch& scratch) {
         const int32_t old = scratch.keys[token];
         if (old == kImpossible || old == kInfinite) continue;
         constexpr double kMax = std::numeric_limits<float>::max();
-        scratch.keys[token] = to_key(static_cast<float>(std::clamp(from_key(old) + bias, -kMax, kMax)));
+        scratch.keys[token] =
+            sort_key(static_cast<float>(std::clamp(from_sort_key(old) + bias, -kMax, kMax)));
         renew_block(token / kBlock, scratch);
     }
 }
@@ -198,7 +182,8 @@ struct LogSoftmax {
     float best;
     double log_sum = 0;  // log(sum(exp(logit - best)))
 
-    LogSoftmax(const float* logits, int64_t n_vocab, int32_t greatest_key) : best(from_key(greatest_key)) {
+    LogSoftmax(const float* logits, int64_t n_vocab, int32_t greatest_key)
+        : best(from_sort_key(greatest_key)) {
         double sum = 0;
         for (int64_t i = 0; i < n_vocab; ++i) sum += std::exp(below(logits[i], best));
         log_sum = std::log(sum);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "errors.h"
 
 namespace ollamapy {
@@ -58,6 +59,7 @@ struct SamplerScratch {
         double weight;  // exp((logit - max) / temperature)
     };
 
+    const cpu::RowKernels* kernels = cpu::select_isa("").rows;
     std::vector<int32_t> keys;       // [n_vocab] logits as integers of the same order
     std::vector<int32_t> block_max;  // the greatest key of each 64
     std::vector<int32_t> block_max_copy;
