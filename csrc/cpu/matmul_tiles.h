@@ -74,6 +74,7 @@ struct TileCall {
 constexpr int64_t kRowBlockBytes = 384 << 10;
 // How far ahead of the kernel weights are fetched when every tile is read once.
 constexpr int64_t kPrefetchAhead = 4096;
+constexpr int64_t kFetchingRows = 2 * kPanelRows;
 
 // Bytes of kColumns<T> columns of a tile.
 template <DType T>
@@ -142,17 +143,23 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
         call.x_stride = task.xf_stride;
         call.y_stride = task.y_stride;
         call.residual_stride = task.residual_stride;
+        // The first rows fetch weights for all, each call its share; what those behind the first call fetch
+        // is the beginning of the next tile.
+        const int64_t fetching_rows = least(block_end - block_begin, kFetchingRows);
+        const int64_t lead = bytes - bytes * least(rows_at(block_begin), fetching_rows) / fetching_rows;
         for (int64_t tile = tile_begin; tile < tile_end; tile += shape.tiles) {
             call.tiles = least(shape.tiles, tile_end - tile);
             call.weights = w.data + tile * bytes;
-            // The first rows fetch weights for all: one stream a little ahead of its use, two a pair ahead.
-            call.prefetch = call.weights + (shape.tiles == 1 ? kPrefetchAhead : call.tiles * bytes);
-            call.prefetch_step = (bytes + steps - 1) / steps;
+            // One stream is fetched a little ahead of its use, two a pair ahead.
+            call.prefetch = call.weights + (shape.tiles == 1 ? kPrefetchAhead + lead : call.tiles * bytes);
+            int64_t fetching = fetching_rows;
             const int64_t output = tile * kTileRows;
             call.outputs = least(w.rows - output, call.tiles * kTileRows);
             call.bias = task.bias ? task.bias + output : nullptr;
             for (int64_t row = block_begin; row < block_end; row += call.rows) {
                 call.rows = rows_at(row);
+                call.prefetch_step =
+                    fetching > 0 ? (bytes * call.rows / fetching_rows + steps - 1) / steps : 0;
                 call.row = row % kPanelRows;
                 call.panel = kQuantized ? task.xq.data + row / kPanelRows * panel_bytes : nullptr;
                 call.wide = task.scratch + (row - block_begin) / kPanelRows * wide_panel_bytes;
@@ -160,7 +167,8 @@ void run_tiles(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int
                 call.y = task.y + row * task.y_stride + output;
                 call.residual = task.residual ? task.residual + row * task.residual_stride + output : nullptr;
                 Kernel::run(call);
-                call.prefetch_step = 0;
+                call.prefetch += call.prefetch_step * steps;
+                fetching -= call.rows;
             }
         }
     }
