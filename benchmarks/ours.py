@@ -39,9 +39,14 @@ class Ours:
         self.vocabulary = file.array_length("tokenizer.ggml.tokens")
         self.random = np.random.default_rng(0)
 
-    def _start(self, streams: int, prompt: int, room: int) -> tuple[KVCache, list[Sequence]]:
-        pages = -(-(prompt + room) // PAGE_TOKENS)
-        cache = KVCache(self.program, [pages * streams] * len(self.program.groups))
+    def _cache(self, streams: int, tokens: int) -> KVCache:
+        """A cache that holds so many streams of so many tokens."""
+        pages = -(-tokens // PAGE_TOKENS)
+        return KVCache(self.program, [pages * streams] * len(self.program.groups))
+
+    def _sequences(self, streams: int, prompt: int, tokens: int) -> list[Sequence]:
+        """Streams of random prompts, with the pages of a cache for so many tokens."""
+        pages = -(-tokens // PAGE_TOKENS)
         sequences = []
         for stream in range(streams):
             tokens = self.random.integers(3, self.vocabulary, prompt).tolist()
@@ -50,7 +55,7 @@ class Ours:
                 for group in range(len(self.program.groups)):
                     sequence.set_page(group, index, stream * pages + index)
             sequences.append(sequence)
-        return cache, sequences
+        return sequences
 
     def _run(self) -> float:
         """Seconds on the device of all steps submitted."""
@@ -70,14 +75,16 @@ class Ours:
         return self._run()
 
     def prefill(self, tokens: int) -> float:
-        """Tokens per second of one prompt."""
-        cache, sequences = self._start(1, tokens, 0)
-        return tokens / self._prefill(cache, sequences, tokens)
+        """Tokens per second of one prompt, after one like it, as llama-bench has it."""
+        cache = self._cache(1, tokens)
+        self._prefill(cache, self._sequences(1, tokens, tokens), tokens)
+        return tokens / self._prefill(cache, self._sequences(1, tokens, tokens), tokens)
 
     def decode(self, tokens: int, depth: int = 0, streams: int = 1) -> float:
         """Tokens per second of streams together, each `tokens` long after a prompt of max(depth, 1)."""
         prompt = max(depth, 1)
-        cache, sequences = self._start(streams, prompt, tokens)
+        cache = self._cache(streams, prompt + tokens)
+        sequences = self._sequences(streams, prompt, prompt + tokens)
         self._prefill(cache, sequences, prompt)
         for position in range(prompt, prompt + tokens):
             self.runner.submit(self.program, cache, [(sequence, position, 1, 1) for sequence in sequences])
@@ -85,7 +92,8 @@ class Ours:
 
     def profile(self, rows: int, streams: int, repeat: int = 20) -> list[tuple[str, float]]:
         """(instruction, milliseconds a step), of steps with `rows` new tokens for each of `streams`."""
-        cache, sequences = self._start(streams, rows * (repeat + 1), 0)
+        tokens = rows * (repeat + 1)
+        cache, sequences = self._cache(streams, tokens), self._sequences(streams, tokens, tokens)
         self.runner.submit(self.program, cache, [(s, 0, rows, 1) for s in sequences])
         self.runner.start_profile()
         for step in range(1, repeat + 1):
