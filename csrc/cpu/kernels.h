@@ -167,7 +167,7 @@ static constexpr float from_sort_key(int32_t key) {
 }
 constexpr int64_t kKeyBlock = 64;
 
-constexpr int64_t kAttentionRows = 16;  // most rows in one attention call
+constexpr int64_t kAttentionRows = 32;  // most rows in one attention call
 size_t attention_scratch(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t v_dim);  // floats
 size_t attention_partial_floats(int32_t n_heads, int32_t n_kv_heads, int32_t v_dim,
                                 int64_t rows);  // per segment
