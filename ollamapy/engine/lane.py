@@ -55,6 +55,14 @@ class GenerationLane:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    def least(self, tokens: int) -> list[int]:
+        """Pages per group with which a sequence of tokens, and every request that is here, comes to its end; no more
+        than there are."""
+        longest = max([tokens, *(r.limits.num_ctx for r in [*self._waiting, *self._running])])
+        need = self.blocks.need(longest, self._prefill_rows)
+        groups = zip(need, self.blocks.used, self.blocks.total, strict=True)
+        return [min(max(pages, used), total) for pages, used, total in groups]
+
     def add(self, request: Generation) -> None:
         self._fair.join(request.client)
         self._enqueue(request)

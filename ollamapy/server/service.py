@@ -91,11 +91,30 @@ class Service:
         )
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        loop = asyncio.get_running_loop()
+        store.changed = lambda: loop.call_soon_threadsafe(self._store_changed)
+
+    def _store_changed(self) -> None:
+        task = asyncio.ensure_future(self.let_go_of_unnamed())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def let_go_of_unnamed(self) -> None:
+        """Unload what nobody can ask for any more, because its name was deleted or means another model now; one that
+        is in use goes with its last user."""
+        if not self.residency.keys():
+            return
+        named = {stored.weights for stored in await asyncio.to_thread(self.store.list)}
+        for key in self.residency.keys() - named:
+            await self.residency.release(key)
 
     async def close(self) -> None:
         """Finish what is being written to the store, then let the models go."""
         await asyncio.to_thread(self._writers.shutdown)
+        self.store.changed = lambda: None
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self.residency.close()
         await self.engine.close()
 
@@ -137,9 +156,7 @@ class Service:
         async with self._counted():
             before = time.monotonic_ns()
             trace = note_model(model.stored.name.short)
-            use = self.residency.use(
-                model.key, model.stored.name.short, model.path, keep_alive, window, model.adapter
-            )
+            use = self.residency.use(model.wanted, keep_alive, window)
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     loaded = await stack.enter_async_context(use)
