@@ -260,9 +260,7 @@ class Model:
                 raise EngineError("the model was unloaded")
             return self._embedding
 
-    def _embedding_lane(
-        self, program: _core.Program, pool: KVPool, rows: int, pooling: Any
-    ) -> EmbeddingLane:
+    def _embedding_lane(self, program: _core.Program, pool: KVPool, rows: int, pooling: Any) -> EmbeddingLane:
         self._embedding_pool = pool
         lane = EmbeddingLane(
             program, pool.cache, pool.blocks, rows, program.max_outputs, _core.Sequence, pooling
@@ -308,7 +306,9 @@ class Model:
         """Pages for what there is, and for a sequence of num_ctx tokens."""
         assert self._pool is not None
         blocks = self._pool.blocks
-        pages = zip(blocks.need(self._bounded(num_ctx), self._rows), blocks.tree.room, blocks.total, strict=True)
+        pages = zip(
+            blocks.need(self._bounded(num_ctx), self._rows), blocks.tree.room, blocks.total, strict=True
+        )
         return [max(min(need, room), total) for need, room, total in pages]
 
     def _least(self) -> list[int]:

@@ -68,9 +68,7 @@ class Parts:
         """Pages of each layer group for one sequence, LEAST_TOKENS at least, the model's context at most."""
         tokens = min(max(tokens, LEAST_TOKENS), self.architecture.context_length)
         rows = self.settings.prefill_rows
-        return [
-            pages_needed(group.window, tokens, rows, _core.PAGE_TOKENS) for group in self.program.groups
-        ]
+        return [pages_needed(group.window, tokens, rows, _core.PAGE_TOKENS) for group in self.program.groups]
 
 
 def bert_pages(program: _core.Program) -> list[int]:

@@ -134,7 +134,9 @@ class Residency:
                 # a client that leaves does not take the load away from the others who wait for it
                 model = await asyncio.wait_for(asyncio.shield(resident.loading), self._load_timeout)
             except asyncio.TimeoutError:
-                raise EngineError(f"loading {wanted.name} takes longer than {self._load_timeout:g} s") from None
+                raise EngineError(
+                    f"loading {wanted.name} takes longer than {self._load_timeout:g} s"
+                ) from None
             await self._widen(resident, num_ctx)
             yield model
         finally:

@@ -94,7 +94,11 @@ class Service:
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         loop = asyncio.get_running_loop()
-        store.changed = lambda: loop.call_soon_threadsafe(self._store_changed)
+
+        def changed() -> None:  # in the thread that wrote
+            loop.call_soon_threadsafe(self._store_changed)
+
+        store.changed = changed
 
     def _store_changed(self) -> None:
         task = asyncio.ensure_future(self.let_go_of_unnamed())
@@ -122,6 +126,11 @@ class Service:
         """Run a long write to the store in a thread of its own, where it keeps nobody else from working."""
         return asyncio.get_running_loop().run_in_executor(self._writers, function, *arguments)
 
+    @property
+    def open_requests(self) -> int:
+        """How many wait for a model or for the device, or are answered."""
+        return len(self._tasks)
+
     def shut_down(self) -> None:
         """End what is running: each request answers with ShuttingDownError."""
         self._closing = True
@@ -135,7 +144,7 @@ class Service:
         assert task is not None
         if self._closing:
             raise ShuttingDownError("the server is shutting down")
-        if len(self._tasks) >= self.settings.max_queue + self.settings.parallel:
+        if self.open_requests >= self.settings.max_queue + self.settings.parallel:
             raise OverloadedError("server busy, please try again.  maximum pending requests exceeded")
         self._tasks.add(task)
         try:

@@ -92,7 +92,9 @@ class Batching(RuleBasedStateMachine):
     @rule(share=st.floats(0, 1))
     def resize(self, share: float) -> None:
         """Pages go to another model, or come back; memory goes only while no step is in flight."""
-        pages = [max(low, int(share * room)) for low, room in zip(self.lane.least(LONGEST), self.room, strict=True)]
+        pages = [
+            max(low, int(share * room)) for low, room in zip(self.lane.least(LONGEST), self.room, strict=True)
+        ]
         if self.flying:
             pages = list(map(max, pages, self.blocks.touched))
         for group, gone in enumerate(self.blocks.resize(pages)):
