@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ollamapy.engine import metrics
 from ollamapy.engine.blocks import BlockManager, Match
 from ollamapy.engine.generation import Generation, Item
 from ollamapy.engine.ports import CoreResult
@@ -37,7 +38,6 @@ class GenerationLane:
         self.cache = cache
         self.blocks = blocks
         self.cost = cost or StepCost()
-        self.preemptions = 0
         self._prefill_rows = prefill_rows
         self._max_sequences = max_sequences
         self._running: list[Generation] = []  # both in order of arrival
@@ -185,7 +185,7 @@ class GenerationLane:
 
     def preempt(self, candidate: Generation) -> None:
         self._planned.discard(candidate)
-        self.preemptions += candidate in self._running
+        metrics.PREEMPTIONS.inc(candidate in self._running)
         self._again(candidate)
 
     def _turn(self, request: Generation) -> tuple[int, int]:

@@ -107,11 +107,6 @@ class Model:
         tree = lane.blocks.tree
         return Load(lane.running, lane.waiting, tree.total, tree.free, tree.idle)
 
-    @property
-    def preemptions(self) -> int:
-        """How often a request gave its pages to an older one."""
-        return 0 if self._generation is None else self._generation.preemptions
-
     # Generation
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:

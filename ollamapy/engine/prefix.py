@@ -5,9 +5,9 @@ holds them. The keys are the token ids themselves, so there is no false hit; the
 loaded model (its weights, its KV type), so nothing else can differ either.
 
 Pages are referenced by the requests that read them, group by group: a request that has left a window keeps its
-reference to the global page only. A page without references stays until it is needed for something else, here or for
-another model; the one that was let go of first goes first. Requests let go of the end of their text before its beginning, so a
-global page never goes before those that build on it.
+reference to the global page only. A page without references stays until it is needed for something else, here or
+for another model; the one that was let go of first goes first. Requests let go of the end of their text before its
+beginning, so a global page never goes before those that build on it.
 """
 
 from __future__ import annotations

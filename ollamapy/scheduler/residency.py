@@ -190,7 +190,10 @@ class Residency:
         async with self._loads:
             if not self._models[wanted.key].users:
                 raise EngineError(f"nobody waits for {wanted.name} any more")
-            prepared = await self._engine.prepare(wanted.path, wanted.adapter)
+            try:
+                prepared = await self._engine.prepare(wanted.path, wanted.adapter)
+            except MemoryError as error:
+                raise _does_not_fit(wanted, error) from None
             try:
                 while True:
                     others, num_ctx = self._others(wanted.key), self._models[wanted.key].num_ctx
@@ -206,10 +209,7 @@ class Residency:
                         return model
                     except MemoryError as error:
                         if not (others := self._others(wanted.key)):
-                            reason = f": {error}" if str(error) else ""
-                            raise DoesNotFitError(
-                                f"model {wanted.name!r} does not fit into memory{reason}"
-                            ) from None
+                            raise _does_not_fit(wanted, error) from None
                         await self._make_room(others)
             except BaseException:
                 self._engine.share_out()  # what others did without for it
@@ -313,6 +313,11 @@ class Residency:
         loading = [resident.loading for resident in self._models.values()]
         await asyncio.gather(*loading, *self._leaving, return_exceptions=True)
         self._models.clear()
+
+
+def _does_not_fit(wanted: Wanted, error: MemoryError) -> DoesNotFitError:
+    """When the system refuses memory."""
+    return DoesNotFitError(f"model {wanted.name!r} does not fit into memory: {error}".rstrip(": "))
 
 
 def _size(size: float) -> str:
