@@ -62,7 +62,10 @@ def request(dice: random.Random) -> Body:
         random.Random(dice.randrange(PREFIXES)), dice.choice([5, 60, 640 if model == "gemma3" else 300])
     )
     prompt = f"{prefix} {text(dice, dice.choice([0, 3, 10]))}".strip()
-    options: Body = {"num_predict": dice.choice([4, 16, 80, 160]), "num_ctx": dice.choice([256, 1024, LONGEST])}
+    options: Body = {
+        "num_predict": dice.choice([4, 16, 80, 160]),
+        "num_ctx": dice.choice([256, 1024, LONGEST]),
+    }
     options |= {"temperature": 0} if dice.random() < 0.5 else {"seed": dice.randrange(3), "temperature": 0.9}
     body = {"model": model, "stream": True, "options": options}
     if dice.random() < 0.3:

@@ -40,8 +40,8 @@ class KVCache {
         const int64_t n = strides_[group];
         std::copy_n(pool(group) + from * n, n, pool(group) + to * n);
     }
-    // Give the memory of some pages of a group back to the system; what they held is lost. No step may be using
-    // them. Throws InvalidError.
+    // Give the memory of some pages of a group back to the system; what they held is lost. No step may be
+    // using them. Throws InvalidError.
     void give_back(int64_t group, std::vector<int64_t> pages) const {
         if (group < 0 || group >= static_cast<int64_t>(pools_.size()))
             throw InvalidError("layer group " + std::to_string(group));

@@ -26,8 +26,8 @@ struct Matrix {
 
 class Weights {
   public:
-    // adapter, which may be null, is a second file whose tensors are found under their names too. deferred: no
-    // matrix is read before read(); what the model takes is known before that.
+    // adapter, which may be null, is a second file whose tensors are found under their names too. deferred:
+    // no matrix is read before read(); what the model takes is known before that.
     Weights(std::shared_ptr<const GGUFFile> file, std::shared_ptr<Device> device,
             std::shared_ptr<const GGUFFile> adapter = nullptr, bool deferred = false)
         : file_(std::move(file)),
@@ -46,7 +46,8 @@ class Weights {
     std::shared_ptr<const Matrix> matrix(const std::string& name);
 
     // Read and repack every matrix asked for so far, unless that is deferred: in the order of the file, by as
-    // many threads as the device has. Throws FileError; what was not loaded then is tried again by the next call.
+    // many threads as the device has. Throws FileError; what was not loaded then is tried again by the next
+    // call.
     void load();
 
     // The same, and nothing is deferred from now on.

@@ -26,9 +26,8 @@ class Engine:
     ) -> None:
         """threads 0: as many as this process has CPUs. prefill_chunk: prompt rows in a step; max_sequences:
         requests of a model that run at once. kv_memory: bytes of KV pages for each model; None takes a share
-        of what is free. isa: the instruction set, "" the widest. kv_type: what
-        KV pages hold, f16, q8_0 or q4_0. prefix_cache: whether requests share the KV pages of equal
-        beginnings."""
+        of what is free. isa: the instruction set, "" the widest. kv_type: what KV pages hold, f16, q8_0 or q4_0.
+        prefix_cache: whether requests share the KV pages of equal beginnings."""
         self._threads = threads
         self._isa = isa
         self._settings = Settings(prefill_chunk, max_sequences, prefix_cache, kv_type)

@@ -152,6 +152,8 @@ class Model:
         if len(prompt) >= limits.num_ctx:
             job.end_now("length")
         else:
+            if self.missing_bytes(limits.num_ctx) > 0:  # another model took the pages that it was promised
+                self.widen(limits.num_ctx)
             lane.add(job)
             self._loop.wake()
         try:
@@ -338,6 +340,8 @@ class Model:
             pool.blocks.resize(pages)
             return
         async with self._loop.paused(lane):
+            if self._pool is None:  # unloaded meanwhile
+                return
             gone = pool.blocks.resize(pool.planned(budget, self._least()))
             await asyncio.to_thread(pool.give_back, gone)
 

@@ -129,7 +129,7 @@ class PrefixTree:
             surplus = max(0, self.touched[group] - most)
             free = sorted(self._free[group], reverse=True)
             gone = [page for page in free if (group, page) not in busy][:surplus]
-            self._free[group] = [page for page in free if page not in set(gone)]
+            self._free[group] = sorted(set(free).difference(gone), reverse=True)
             self._returned[group] += gone
             found.append(gone)
         groups = zip(pages, self.room, self.touched, strict=True)

@@ -18,6 +18,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
 from ollamapy.server.trace import note_model, note_usage
+from ollamapy.store.errors import StoreError
 from ollamapy.store.registry.download import Downloads
 from ollamapy.store.registry.http import Patience
 from ollamapy.store.registry.key import RegistryKey
@@ -110,7 +111,10 @@ class Service:
         is in use goes with its last user."""
         if not self.residency.keys():
             return
-        named = {stored.weights for stored in await asyncio.to_thread(self.store.list)}
+        try:
+            named = {stored.weights for stored in await asyncio.to_thread(self.store.list)}
+        except StoreError:  # the folder cannot be read: there is no telling
+            return
         for key in self.residency.keys() - named:
             await self.residency.release(key)
 
