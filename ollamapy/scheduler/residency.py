@@ -98,9 +98,10 @@ class Residency:
         self._waiters: list[asyncio.Future[None]] = []
 
     def residents(self) -> list[Resident]:
-        """Models that are ready, the one that leaves last first."""
+        """Models that are in memory, the one that leaves last first."""
         ready = [resident for resident in self._models.values() if resident.ready]
-        return sorted(ready, key=lambda resident: resident.expires, reverse=True)
+        here = [resident for resident in ready if resident.model.nbytes > 0]  # 0: unloaded a moment ago
+        return sorted(here, key=lambda resident: resident.expires, reverse=True)
 
     def keys(self) -> set[str]:
         """Of the models that are in memory or on their way there."""
