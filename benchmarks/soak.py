@@ -47,6 +47,7 @@ class State:
     answers: dict[str, str] = field(default_factory=dict)  # request (JSON) → text
     done: int = 0
     left: int = 0
+    preempted: int = 0  # requests that gave way to others
     problems: list[str] = field(default_factory=list)
 
 
@@ -190,8 +191,7 @@ async def aftermath(server: Server, state: State, cache: bool) -> None:
     )
     if failed:
         state.problems.append(f"{failed} requests failed in the engine")
-    if not preempted:
-        state.problems.append("no request gave way: the KV pages were too many")
+    state.preempted += preempted
     if bool(shared) != cache:
         state.problems.append(f"{shared} tokens were cached")
 
@@ -240,6 +240,8 @@ def main() -> None:
                 asyncio.run(soak(running, state, args.clients, share * args.seconds, cache))
         with server(False) as running:
             checked = asyncio.run(alone(running, state, args.checks))
+    if not state.preempted:
+        state.problems.append("no request gave way: the KV pages were too many")
     print(f"{state.done} requests, {state.left} hung up; {checked} of {len(state.answers)} texts compared")
     for problem in state.problems[:20]:
         print(f"  {problem}")
