@@ -48,7 +48,7 @@ async def milliseconds(model: Model, constraint: Constraint | None, streams: int
 async def compare(path: Path, streams: int, tokens: int, rounds: int, threads: int) -> None:
     engine = Engine(threads)
     await engine.start()
-    model = await engine.load(str(path))
+    model = await engine.load(await engine.prepare(str(path)))
     constraint = Constraint(schema_grammar(_SCHEMA))
     before = time.monotonic()
     await milliseconds(model, constraint, 1, 2)

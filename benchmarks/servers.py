@@ -52,8 +52,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(name: str, command: Sequence[str], port: int, environment: Mapping[str, str]) -> Iterator[Server]:
-    """A server process, from when it answers until the context ends."""
+def running(
+    name: str, command: Sequence[str], port: int, environment: Mapping[str, str], health: str
+) -> Iterator[Server]:
+    """A server process, from when it answers 200 at the path health until the context ends."""
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         command,
@@ -65,7 +67,7 @@ def running(name: str, command: Sequence[str], port: int, environment: Mapping[s
         end = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"{url}/v1/models", timeout=5).close()
+                urllib.request.urlopen(f"{url}{health}", timeout=5).close()
                 break
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{name} does not start")
@@ -102,14 +104,17 @@ def ours(
         "OLLAMAPY_THREADS": str(threads),
         **settings,
     }
-    return running("ollamapy", [sys.executable, "-m", "ollamapy", "serve"], port, environment)
+    return running("ollamapy", [sys.executable, "-m", "ollamapy", "serve"], port, environment, "/")
 
 
 def llama_server(
     program: str, model: Path, threads: int, slots: int, context: int
 ) -> contextlib.AbstractContextManager[Server]:
-    """llama.cpp's server with so many slots of so much context each."""
+    """llama.cpp's server with so many slots of so much context each.
+
+    Continuous batching, flash attention and the reuse of prompts by slots are on unless they are turned off.
+    """
     port = free_port()
     command = [program, "-m", str(model), "--port", str(port), "-t", str(threads), "-np", str(slots)]
     command += ["-c", str(slots * context), "-ngl", "0", "--no-webui"]
-    return running("llama-server", command, port, {})
+    return running("llama-server", command, port, {}, "/health")  # its /v1/models answers while it loads

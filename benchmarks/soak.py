@@ -1,10 +1,13 @@
-"""Many clients for a long time: `python -m benchmarks.soak [--seconds 600] [--clients 32] [--cache off]`.
+"""Many clients for a long time: `python -m benchmarks.soak [--seconds 600] [--clients 32]`.
 
-Clients of every kind ask two models for texts, conversations and vectors at once; a third of them hang up, in the
-queue, while their prompt is read, in the middle of the answer, or right after a whole request. Checked: no request
-fails; memory and descriptors do not grow after the first minute; every greedy and every seeded text is the one that
-the same request gets alone on a fresh server without prefix cache. Prints a line every ten seconds and exits with 1
-when something did not hold.
+Clients of every kind ask two models for texts, conversations and vectors at once, a prefix cache there and then, for
+a fifth of the time, none; a third of them hang up, in the queue, while their prompt is read, in the middle of the
+answer, or right after a whole request. KV pages are so few that requests give way to each other and cached texts go.
+
+Checked: no request fails; memory and descriptors do not grow after the first minute; when all have left, nothing is
+running, waiting or held; every greedy and every seeded text is the one that the same request gets alone on a fresh
+server without prefix cache; requests did give way, and pages were shared. Prints a line every ten seconds and exits
+with 1 when something did not hold.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,9 @@ MODELS = ("smollm2", "gemma3")
 PREFIXES = 6  # texts that requests begin with, so that they share pages
 GROWTH = 32 << 20  # bytes that a process may grow by after the first minute
 FIGURES_EVERY = 10.0  # seconds
-KV_MEMORY = 192 << 20  # bytes of KV pages of each model: the cache is full within the first minute
+KV_MEMORY = 50 << 20  # bytes of KV pages of each model: enough for the longest request, not for many
+LONGEST = 2048  # tokens of context
+WITHOUT_CACHE = 0.2  # of the time
 
 Body = dict[str, Any]
 
@@ -41,6 +47,7 @@ class State:
     answers: dict[str, str] = field(default_factory=dict)  # request (JSON) → text
     done: int = 0
     left: int = 0
+    preempted: int = 0  # requests that gave way to others
     problems: list[str] = field(default_factory=list)
 
 
@@ -53,17 +60,24 @@ def request(dice: random.Random) -> Body:
     """A text of a kind that repeats: greedy or seeded, short or longer than Gemma's window, shared or not."""
     model = dice.choice(MODELS)
     prefix = text(
-        random.Random(dice.randrange(PREFIXES)), dice.choice([5, 60, 420 if model == "gemma3" else 200])
+        random.Random(dice.randrange(PREFIXES)), dice.choice([5, 60, 640 if model == "gemma3" else 300])
     )
-    options: Body = {"num_predict": dice.choice([4, 16, 40]), "num_ctx": dice.choice([256, 1024, 2048])}
-    options |= {"temperature": 0} if dice.random() < 0.5 else {"seed": dice.randrange(3), "temperature": 0.9}
-    return {
-        "model": model,
-        "prompt": f"{prefix} {text(dice, dice.choice([0, 3, 10]))}".strip(),
-        "raw": True,
-        "stream": True,
-        "options": options,
+    prompt = f"{prefix} {text(dice, dice.choice([0, 3, 10]))}".strip()
+    options: Body = {
+        "num_predict": dice.choice([4, 16, 80, 160]),
+        "num_ctx": dice.choice([256, 1024, LONGEST]),
     }
+    options |= {"temperature": 0} if dice.random() < 0.5 else {"seed": dice.randrange(3), "temperature": 0.9}
+    body = {"model": model, "stream": True, "options": options}
+    if dice.random() < 0.3:
+        return body | {"messages": [{"role": "user", "content": prompt}]}
+    return body | {"prompt": prompt, "raw": True}
+
+
+def next_turn(body: Body, answer: str, dice: random.Random) -> Body:
+    """The conversation goes on."""
+    said = [{"role": "assistant", "content": answer}, {"role": "user", "content": text(dice, 5)}]
+    return body | {"messages": [*body["messages"], *said]}
 
 
 async def answer(
@@ -71,7 +85,8 @@ async def answer(
 ) -> str | None:
     """The whole text; None when the client leaves after most lines."""
     parts: list[str] = []
-    async with client.post(f"{server.url}/api/generate", json=body) as response:
+    path = "chat" if "messages" in body else "generate"
+    async with client.post(f"{server.url}/api/{path}", json=body) as response:
         if response.status != 200:
             raise RuntimeError(f"status {response.status}: {await response.text()}")
         if most == 0:
@@ -80,7 +95,7 @@ async def answer(
             event = json.loads(line)
             if "error" in event:
                 raise RuntimeError(event["error"])
-            parts.append(event["response"])
+            parts.append(event["message"]["content"] if path == "chat" else event["response"])
             if event["done"]:
                 return "".join(parts)
             if len(parts) >= most:
@@ -93,10 +108,11 @@ async def user(number: int, server: Server, state: State, end: float) -> None:
     dice = random.Random(number)
     leaves = number % 3 == 0
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as client:
+        following: Body | None = None
         while time.monotonic() < end:
-            body = request(dice)
+            body, following = following or request(dice), None
             try:
-                if number % 8 == 7:
+                if number % 8 == 7 and "prompt" in body:
                     vectors = {"model": body["model"], "input": [body["prompt"][:200], "light"]}
                     async with client.post(f"{server.url}/api/embed", json=vectors) as response:
                         response.raise_for_status()
@@ -110,6 +126,8 @@ async def user(number: int, server: Server, state: State, end: float) -> None:
                     key = json.dumps(body, sort_keys=True)
                     if found is not None and state.answers.setdefault(key, found) != found:
                         state.problems.append(f"two answers to {key[:200]}")
+                    if found is not None and len(body.get("messages", ())) in (1, 3):
+                        following = next_turn(body, found, dice)
             except asyncio.TimeoutError:
                 state.left += 1
             except (aiohttp.ClientError, RuntimeError, ValueError) as error:
@@ -140,6 +158,44 @@ async def watch(server: Server, state: State, start: float, end: float) -> None:
         state.problems.append(f"descriptors grew from {settled[1]} to {server.descriptors}")
 
 
+async def figures(client: aiohttp.ClientSession, server: Server) -> Counter[str]:
+    """What the server counts, summed over models and groups: names with the state, kind or outcome behind them."""
+    found: Counter[str] = Counter()
+    async with client.get(f"{server.url}/metrics") as response:
+        for line in (await response.text()).splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith("ollamapy_") and "_bucket" not in name:
+                labels = [part for part in name.partition("{")[2].strip("}").split(",") if part]
+                chosen = [
+                    x.partition("=")[2].strip('"') for x in labels if not x.startswith(("model", "group"))
+                ]
+                found[" ".join([name.partition("{")[0], *chosen])] += int(float(value))
+    return found
+
+
+async def aftermath(server: Server, state: State, cache: bool) -> None:
+    """All have left: nothing is held any more, and what was meant to happen has happened."""
+    busy = ("ollamapy_requests_open", "ollamapy_requests_current running", "ollamapy_kv_pages used")
+    async with aiohttp.ClientSession() as client:
+        for _ in range(100):
+            found = await figures(client, server)
+            if not any(found[name] for name in busy):
+                break
+            await asyncio.sleep(0.1)
+    state.problems += [f"{name} is {found[name]} when all have left" for name in busy if found[name]]
+    preempted, shared = found["ollamapy_preemptions_total"], found["ollamapy_tokens_total cached"]
+    failed = found["ollamapy_requests_total failed"]
+    print(
+        f"{found['ollamapy_tokens_total prompt']} prompt tokens, {shared} of them cached, "
+        f"{found['ollamapy_tokens_total completion']} drawn; {preempted} requests gave way, {failed} failed"
+    )
+    if failed:
+        state.problems.append(f"{failed} requests failed in the engine")
+    state.preempted += preempted
+    if bool(shared) != cache:
+        state.problems.append(f"{shared} tokens were cached")
+
+
 async def alone(server: Server, state: State, most: int) -> int:
     """Ask again, one after the other, for up to most of the texts; returns how many."""
     asked = random.Random(0).sample(sorted(state.answers), min(most, len(state.answers)))
@@ -150,13 +206,13 @@ async def alone(server: Server, state: State, most: int) -> int:
     return len(asked)
 
 
-async def soak(server: Server, clients: int, seconds: float) -> State:
-    state = State()
+async def soak(server: Server, state: State, clients: int, seconds: float, cache: bool) -> None:
+    print(f"{clients} clients for {seconds:.0f} s, prefix cache {'on' if cache else 'off'}")
     start = time.monotonic()
     end = start + seconds
     users = [user(number, server, state, end) for number in range(clients)]
     await asyncio.gather(watch(server, state, start, end), *users)
-    return state
+    await aftermath(server, state, cache)
 
 
 def main() -> None:
@@ -170,20 +226,22 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--checks", type=int, default=200, help="texts that are asked for again alone")
-    parser.add_argument(
-        "--cache", choices=["on", "off"], default="on", help="the prefix cache while it soaks"
-    )
     args = parser.parse_args()
     models = dict(zip(MODELS, args.models or packs.fetch(), strict=True))
-    memory = {"OLLAMAPY_KV_MEMORY": str(KV_MEMORY)}
-    off = {"OLLAMAPY_PREFIX_CACHE": "0"}
+    state = State()
     with tempfile.TemporaryDirectory() as folder:
-        with ours(
-            models, Path(folder), args.threads, **memory, **(off if args.cache == "off" else {})
-        ) as server:
-            state = asyncio.run(soak(server, args.clients, args.seconds))
-        with ours(models, Path(folder), args.threads, **off) as server:
-            checked = asyncio.run(alone(server, state, args.checks))
+
+        def server(cache: bool) -> Any:
+            environment = {"OLLAMAPY_KV_MEMORY": str(KV_MEMORY), "OLLAMAPY_PREFIX_CACHE": str(int(cache))}
+            return ours(models, Path(folder), args.threads, **environment)
+
+        for cache, share in ((True, 1 - WITHOUT_CACHE), (False, WITHOUT_CACHE)):
+            with server(cache) as running:
+                asyncio.run(soak(running, state, args.clients, share * args.seconds, cache))
+        with server(False) as running:
+            checked = asyncio.run(alone(running, state, args.checks))
+    if not state.preempted:
+        state.problems.append("no request gave way: the KV pages were too many")
     print(f"{state.done} requests, {state.left} hung up; {checked} of {len(state.answers)} texts compared")
     for problem in state.problems[:20]:
         print(f"  {problem}")

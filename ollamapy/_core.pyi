@@ -142,13 +142,18 @@ def available_isas() -> list[str]:
 class Weights:
     """The tensors of a file, repacked for a device on first use and shared by all programs of the model.
 
-    adapter is a second file whose tensors are found too, where the first has none of their name.
+    adapter is a second file whose tensors are found too, where the first has none of their name. With deferred,
+    compiling reads no matrix before read(): what the model takes is known by then.
     """
 
-    def __init__(self, file: GGUFFile, device: Device, adapter: GGUFFile | None = None) -> None: ...
+    def __init__(
+        self, file: GGUFFile, device: Device, adapter: GGUFFile | None = None, deferred: bool = False
+    ) -> None: ...
+    def read(self) -> None:
+        """Read what the programs compiled so far need. Raises GGUFError, MemoryError."""
     @property
     def nbytes(self) -> int:
-        """Bytes resident now."""
+        """Bytes of the tensors that the programs compiled so far need."""
 
 @final
 class Value:
@@ -270,6 +275,11 @@ class KVCache:
     def __init__(self, program: Program, pages: SequenceOf[int]) -> None: ...
     @property
     def pages(self) -> list[int]: ...
+    def give_back(self, group: int, pages: SequenceOf[int]) -> None:
+        """Give the memory of pages back to the system; what they held is lost, and they can be used again.
+
+        No step that uses them may be queued or running. Raises ValueError for a page that is not there.
+        """
     @property
     def nbytes(self) -> int:
         """Bytes reserved."""

@@ -76,10 +76,12 @@ void bind_graph(py::module_& module) {
 
     py::class_<Weights, std::shared_ptr<Weights>>(module, "Weights", py::is_final())
         .def(py::init([](std::shared_ptr<GGUFFile> file, std::shared_ptr<Device> device,
-                         std::shared_ptr<GGUFFile> adapter) {
-                 return std::make_shared<Weights>(std::move(file), std::move(device), std::move(adapter));
+                         std::shared_ptr<GGUFFile> adapter, bool deferred) {
+                 return std::make_shared<Weights>(std::move(file), std::move(device), std::move(adapter),
+                                                  deferred);
              }),
-             py::arg("file"), py::arg("device"), py::arg("adapter") = nullptr)
+             py::arg("file"), py::arg("device"), py::arg("adapter") = nullptr, py::arg("deferred") = false)
+        .def("read", &Weights::read, py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("nbytes", &Weights::nbytes);
 
     py::class_<Value>(module, "Value", py::is_final())

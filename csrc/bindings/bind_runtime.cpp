@@ -50,6 +50,8 @@ void bind_runtime(py::module_& module) {
     py::class_<KVCache, std::shared_ptr<KVCache>>(module, "KVCache", py::is_final())
         .def(py::init<const Program&, const std::vector<int64_t>&>(), py::arg("program"), py::arg("pages"))
         .def_property_readonly("pages", &KVCache::pages)
+        .def("give_back", &KVCache::give_back, py::arg("group"), py::arg("pages"),
+             py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("nbytes", &KVCache::nbytes);
 
     py::class_<Sequence, std::shared_ptr<Sequence>>(module, "Sequence", py::is_final())

@@ -40,6 +40,21 @@ class KVCache {
         const int64_t n = strides_[group];
         std::copy_n(pool(group) + from * n, n, pool(group) + to * n);
     }
+    // Give the memory of some pages of a group back to the system; what they held is lost. No step may be
+    // using them. Throws InvalidError.
+    void give_back(int64_t group, std::vector<int64_t> pages) const {
+        if (group < 0 || group >= static_cast<int64_t>(pools_.size()))
+            throw InvalidError("layer group " + std::to_string(group));
+        std::sort(pages.begin(), pages.end());
+        if (!pages.empty() && (pages.front() < 0 || pages.back() >= pages_[group]))
+            throw InvalidError("a page beyond the " + std::to_string(pages_[group]) + " of the pool");
+        for (size_t first = 0, last; first < pages.size(); first = last) {
+            // Neighbours together: a system page may hold the end of one and the beginning of the next.
+            for (last = first + 1; last < pages.size() && pages[last] <= pages[last - 1] + 1;) ++last;
+            pools_[group].give_back(static_cast<size_t>(pages[first] * strides_[group]),
+                                    static_cast<size_t>((pages[last - 1] + 1) * strides_[group]));
+        }
+    }
     // Whether the pages are those that a program's layer groups ask for.
     bool fits(const Program& program) const {
         if (program.groups.size() != pages_.size()) return false;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -50,6 +51,15 @@ class AlignedBuffer {
         return reinterpret_cast<T*>(data_);
     }
     size_t bytes() const { return bytes_; }
+
+    // Give the memory of bytes [begin, end) back to the system; they are zeros when they are touched again.
+    // Bytes that share a system page with others stay as they are.
+    void give_back(size_t begin, size_t end) const {
+        const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+        begin = (begin + page - 1) / page * page;
+        end = end / page * page;
+        if (begin < end) madvise(data_ + begin, end - begin, MADV_DONTNEED);
+    }
 
   private:
     static constexpr size_t kHugePage = size_t{2} << 20;

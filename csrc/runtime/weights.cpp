@@ -59,6 +59,16 @@ std::shared_ptr<const Matrix> Weights::matrix(const std::string& name) {
 
 void Weights::load() {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (!deferred_) read_pending();
+}
+
+void Weights::read() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    deferred_ = false;
+    read_pending();
+}
+
+void Weights::read_pending() {
     std::sort(pending_.begin(), pending_.end(),
               [](const Pending& a, const Pending& b) { return a.tensor->offset < b.tensor->offset; });
     std::vector<Chunk> chunks;

@@ -26,10 +26,14 @@ struct Matrix {
 
 class Weights {
   public:
-    // adapter, which may be null, is a second file whose tensors are found under their names too.
+    // adapter, which may be null, is a second file whose tensors are found under their names too. deferred:
+    // no matrix is read before read(); what the model takes is known before that.
     Weights(std::shared_ptr<const GGUFFile> file, std::shared_ptr<Device> device,
-            std::shared_ptr<const GGUFFile> adapter = nullptr)
-        : file_(std::move(file)), adapter_(std::move(adapter)), device_(std::move(device)) {}
+            std::shared_ptr<const GGUFFile> adapter = nullptr, bool deferred = false)
+        : file_(std::move(file)),
+          adapter_(std::move(adapter)),
+          device_(std::move(device)),
+          deferred_(deferred) {}
 
     const GGUFFile& file() const { return *file_; }
     const std::shared_ptr<Device>& device() const { return device_; }
@@ -41,16 +45,22 @@ class Weights {
     // returned. Throws FileError, std::bad_alloc.
     std::shared_ptr<const Matrix> matrix(const std::string& name);
 
-    // Read and repack every matrix asked for so far: in the order of the file, by as many threads as the
-    // device has. Throws FileError; what was not loaded then is tried again by the next call.
+    // Read and repack every matrix asked for so far, unless that is deferred: in the order of the file, by as
+    // many threads as the device has. Throws FileError; what was not loaded then is tried again by the next
+    // call.
     void load();
+
+    // The same, and nothing is deferred from now on.
+    void read();
 
     // A tensor as float32. Throws FileError.
     std::shared_ptr<const std::vector<float>> vector(const std::string& name);
 
+    // Bytes of the tensors asked for so far.
     size_t nbytes() const;
 
   private:
+    void read_pending();  // with mutex_ held
     // Room for a matrix. Matrices lie one after the other in the order of their first use, which is the
     // model's: a step reads them as one stream, and the small ones share huge pages.
     std::pair<std::shared_ptr<const AlignedBuffer>, uint8_t*> allocate(size_t bytes);
@@ -73,6 +83,7 @@ class Weights {
     std::shared_ptr<const GGUFFile> adapter_;
     std::shared_ptr<Device> device_;
     mutable std::mutex mutex_;
+    bool deferred_;
     std::shared_ptr<const AlignedBuffer> slab_;
     size_t slab_used_ = 0;
     std::vector<Pending> pending_;

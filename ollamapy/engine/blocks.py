@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ollamapy.engine.memory import pages_needed
 from ollamapy.engine.ports import CoreSequence
 from ollamapy.engine.prefix import TOKEN_BYTES, Node, PrefixTree
 
@@ -87,6 +88,7 @@ class BlockManager:
 
     @property
     def total(self) -> tuple[int, ...]:
+        """Per group, how many pages may be used at a time."""
         return self.tree.total
 
     @property
@@ -100,8 +102,13 @@ class BlockManager:
         return self.tree.available
 
     @property
+    def used(self) -> tuple[int, ...]:
+        """Per group, pages that requests use."""
+        return tuple(total - left for total, left in zip(self.total, self.available, strict=True))
+
+    @property
     def touched(self) -> tuple[int, ...]:
-        """Per group, how many pages have ever been used: what the pool really costs."""
+        """Per group, how many pages take memory."""
         return self.tree.touched
 
     def table(self, sequence: CoreSequence, tokens: Sequence[int] = ()) -> BlockTable:
@@ -109,11 +116,12 @@ class BlockManager:
 
     def need(self, tokens: int, rows: int) -> tuple[int, ...]:
         """Pages per group that a sequence of tokens holds at most when it is computed rows at a time."""
-        blocks = -(-tokens // self.page_tokens)
-        return tuple(
-            blocks if window == 0 else min(blocks, -(-(window + rows) // self.page_tokens) + 1)
-            for window in self.windows
-        )
+        return tuple(pages_needed(window, tokens, rows, self.page_tokens) for window in self.windows)
+
+    def resize(self, pages: Sequence[int]) -> list[list[int]]:
+        """Let so many pages of each group be used at a time. Returns, by group, those to give back to the system:
+        only while no step is in flight."""
+        return self.tree.resize(pages, {(group, source) for group, source, _ in self.copies})
 
     def capacity(self, rows: int) -> int:
         """Most tokens that one sequence alone may have."""

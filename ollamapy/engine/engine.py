@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from pathlib import Path
 
 from ollamapy import _core
 from ollamapy.engine.loop import StepLoop
-from ollamapy.engine.memory import KV_SHARE, SCRATCH, available_memory
-from ollamapy.engine.model import Model, Settings, read_parts
+from ollamapy.engine.memory import KV_SHARE, available_memory
+from ollamapy.engine.model import Model
+from ollamapy.engine.parts import Parts, Settings, prepare
 from ollamapy.engine.protocol import LoadedModel
 from ollamapy.types import EngineError
 
@@ -27,17 +26,15 @@ class Engine:
     ) -> None:
         """threads 0: as many as this process has CPUs. prefill_chunk: prompt rows in a step; max_sequences:
         requests of a model that run at once. kv_memory: bytes of KV pages for each model; None takes a share
-        of what is available when the model is loaded. isa: the instruction set, "" the widest. kv_type: what
-        KV pages hold, f16, q8_0 or q4_0. prefix_cache: whether requests share the KV pages of equal
-        beginnings."""
+        of what is free. isa: the instruction set, "" the widest. kv_type: what KV pages hold, f16, q8_0 or q4_0.
+        prefix_cache: whether requests share the KV pages of equal beginnings."""
         self._threads = threads
         self._isa = isa
-        self._prefill_chunk = prefill_chunk
-        self._max_sequences = max_sequences
+        self._settings = Settings(prefill_chunk, max_sequences, prefix_cache, kv_type)
         self._kv_memory = kv_memory
-        self._prefix_cache = prefix_cache
-        self._kv_type = kv_type
         self._models: list[Model] = []
+        self._reserved = 0  # bytes of a model whose weights are being read
+        self._shrinking: set[asyncio.Task[None]] = set()
         self._device: _core.Device | None = None
         self._runner: _core.Runner | None = None
         self._loop: StepLoop | None = None
@@ -63,38 +60,75 @@ class Engine:
             await asyncio.to_thread(self._runner.close)
         self._loop = self._runner = self._device = None
 
-    def needed_bytes(self, path: str) -> int:
-        return Path(path).stat().st_size + SCRATCH
-
-    def free_bytes(self) -> int:
-        return max(0, available_memory() - sum(model.promised_bytes for model in self._models))
-
-    def held_bytes(self, model: LoadedModel) -> int:
-        return model.nbytes + sum(m.promised_bytes for m in self._models if m is model)
-
-    async def load(self, path: str, adapter: str = "") -> Model:
-        loop, device = self._loop, self._device
-        if loop is None or device is None:
+    async def prepare(self, path: str, adapter: str = "") -> Parts:
+        if self._device is None:
             raise EngineError("the engine is not running")
-        settings = Settings(
-            self._prefill_chunk, self._max_sequences, prefix_cache=self._prefix_cache, kv_type=self._kv_type
-        )
-        parts = await asyncio.to_thread(read_parts, path, device, settings, adapter)
+        return await asyncio.to_thread(prepare, path, self._device, self._settings, adapter)
+
+    async def load(self, prepared: Parts, num_ctx: int = 0) -> Model:
+        loop = self._loop
+        if loop is None:
+            raise EngineError("the engine is not running")
+        self._reserved = prepared.fixed_bytes
+        try:
+            await asyncio.to_thread(prepared.read)
+        finally:
+            self._reserved = 0
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
-        settings = replace(settings, kv_memory=self._kv_budget())
-        model = Model(parts, settings, loop)
+        room = available_memory() if self._kv_memory is None else self._kv_memory
+        model = Model(prepared, loop, room, self._kv_free, num_ctx)
         self._models.append(model)
+        self.share_out()
         return model
 
     async def unload(self, model: LoadedModel) -> None:
-        for ours in [m for m in self._models if m is model]:
+        for ours in self._ours(model):
             self._models.remove(ours)
             await ours.close(EngineError("the model was unloaded"))
             # The allocator keeps the pieces that a model was built from unless it is told.
             await asyncio.to_thread(_core.release_memory)
+        self.share_out()
 
-    def _kv_budget(self) -> int:
-        if self._kv_memory is not None:
-            return self._kv_memory
-        return int(self.free_bytes() * KV_SHARE)
+    # Memory
+
+    def free_bytes(self) -> int:
+        promised = sum(model.promised_bytes for model in self._models)
+        return max(0, available_memory() - promised - self._reserved)
+
+    def held_bytes(self, model: LoadedModel) -> int:
+        return sum(ours.nbytes + ours.promised_bytes for ours in self._ours(model))
+
+    def spare_bytes(self, model: LoadedModel) -> int:
+        return sum(ours.spare_bytes for ours in self._ours(model))
+
+    async def shrink(self, model: LoadedModel, nbytes: int) -> None:
+        for ours in self._ours(model):
+            # Whoever waits may leave: what was begun is finished all the same.
+            task = asyncio.ensure_future(ours.shrink(nbytes))
+            self._shrinking.add(task)
+            task.add_done_callback(self._shrinking.discard)
+            await asyncio.shield(task)
+
+    def missing_bytes(self, model: LoadedModel, num_ctx: int) -> int:
+        return sum(ours.missing_bytes(num_ctx) for ours in self._ours(model))
+
+    def widen(self, model: LoadedModel, num_ctx: int) -> None:
+        for ours in self._ours(model):
+            if ours.missing_bytes(num_ctx) <= self.free_bytes():
+                ours.widen(num_ctx)
+
+    def share_out(self) -> None:
+        free = max(0, available_memory() - self._reserved) * KV_SHARE
+        for model in self._models:
+            if self._kv_memory is None:
+                model.promise(int(free / len(self._models)))
+            else:
+                model.promise(self._kv_memory - model.kv_bytes)
+
+    def _ours(self, model: LoadedModel) -> list[Model]:
+        return [ours for ours in self._models if ours is model]
+
+    def _kv_free(self) -> int:
+        """Bytes that there are for the KV pages of a further program."""
+        return self.free_bytes() if self._kv_memory is None else self._kv_memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ollamapy.engine import metrics
 from ollamapy.engine.blocks import BlockManager, Match
 from ollamapy.engine.generation import Generation, Item
 from ollamapy.engine.ports import CoreResult
@@ -37,7 +38,6 @@ class GenerationLane:
         self.cache = cache
         self.blocks = blocks
         self.cost = cost or StepCost()
-        self.preemptions = 0
         self._prefill_rows = prefill_rows
         self._max_sequences = max_sequences
         self._running: list[Generation] = []  # both in order of arrival
@@ -54,6 +54,14 @@ class GenerationLane:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    def least(self, tokens: int) -> list[int]:
+        """Pages per group with which a sequence of tokens, and every request that is here, comes to its end; no more
+        than there are."""
+        longest = max([tokens, *(r.limits.num_ctx for r in [*self._waiting, *self._running])])
+        need = self.blocks.need(longest, self._prefill_rows)
+        groups = zip(need, self.blocks.used, self.blocks.total, strict=True)
+        return [min(max(pages, used), total) for pages, used, total in groups]
 
     def add(self, request: Generation) -> None:
         self._fair.join(request.client)
@@ -177,7 +185,7 @@ class GenerationLane:
 
     def preempt(self, candidate: Generation) -> None:
         self._planned.discard(candidate)
-        self.preemptions += candidate in self._running
+        metrics.PREEMPTIONS.inc(candidate in self._running)
         self._again(candidate)
 
     def _turn(self, request: Generation) -> tuple[int, int]:

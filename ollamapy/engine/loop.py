@@ -8,9 +8,10 @@ late; the token too many is dropped. Results come through a file descriptor that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from ollamapy.engine import metrics
@@ -77,6 +78,7 @@ class StepLoop:
         self._ahead = ahead
         self._lanes: list[Lane] = []
         self._shares: dict[Lane, _Share] = {}
+        self._paused: Counter[Lane] = Counter()
         self._flying: dict[int, tuple[Lane, Sequence[StepItem]]] = {}
         self._wake = asyncio.Event()
         self._landed = asyncio.Event()
@@ -106,10 +108,26 @@ class StepLoop:
         if lane in self._lanes:
             self._lanes.remove(lane)
         lane.fail(error)
+        await self._drained(lane)
+        self._shares.pop(lane, None)
+
+    @contextlib.asynccontextmanager
+    async def paused(self, lane: Lane) -> AsyncIterator[None]:
+        """While the context is open no step of a lane is in flight."""
+        self._paused[lane] += 1
+        try:
+            await self._drained(lane)
+            yield
+        finally:
+            self._paused[lane] -= 1
+            self._paused += Counter()  # drops those that are at zero
+            self.wake()
+
+    async def _drained(self, lane: Lane) -> None:
+        """Wait until no step of a lane is in flight."""
         while any(flying is lane for flying, _ in self._flying.values()):
             self._landed.clear()
             await self._landed.wait()
-        self._shares.pop(lane, None)
 
     def wake(self) -> None:
         """There is new work."""
@@ -144,7 +162,8 @@ class StepLoop:
     def _submit(self) -> None:
         while len(self._flying) < self._ahead:
             # Who had least of the device goes next; one that comes back starts level with those who stayed.
-            lanes = sorted(self._lanes, key=lambda lane: self._shares[lane].seconds)
+            lanes = [lane for lane in self._lanes if lane not in self._paused]
+            lanes.sort(key=lambda lane: self._shares[lane].seconds)
             level = min(
                 (self._shares[lane].seconds for lane in lanes if self._shares[lane].busy), default=None
             )

@@ -9,12 +9,9 @@ from typing import Protocol
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
-# Part of the memory available after a model's weights are loaded that its KV pages may take. They are taken
-# from the system as they are used; the other half is for further models and everybody else.
+# Part of the free memory that is promised to the KV pages of the loaded models, in equal parts, whenever one has come
+# or gone. They take it from the system as they are used; the other half is for further models and everybody else.
 KV_SHARE = 0.5
-
-# What a model takes besides its weights, which need as much as their file: scratch, and KV pages for one request.
-SCRATCH = 128 << 20
 
 LEAST_TOKENS = 256  # a pool for less is no use
 
@@ -48,34 +45,33 @@ def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
     return available
 
 
-def plan_pages(
-    groups: Sequence[Group], budget: int, context: int, rows: int, sequences: int, page_tokens: int
-) -> list[int]:
-    """Pages for each layer group within budget bytes.
+def pages_needed(window: int, tokens: int, rows: int, page_tokens: int) -> int:
+    """Pages of a layer group that a sequence of tokens holds at most when it is computed rows at a time: one
+    with a window, which 0 is not, needs no more than the window."""
+    pages = -(-tokens // page_tokens)
+    return pages if window == 0 else min(pages, -(-(window + rows) // page_tokens) + 1)
 
-    A pool is never larger than sequences of context tokens each can fill when they are computed rows at a
-    time: a group with a window needs no more than the window. Raises MemoryError when not even a short text
-    would fit."""
-    most = []
-    for group in groups:
-        each = -(-context // page_tokens)
-        if group.window:
-            each = min(each, -(-(group.window + rows) // page_tokens) + 1)
-        most.append(each * sequences)
 
-    def cost(blocks: int) -> int:
-        return sum(g.page_bytes * min(blocks, m) for g, m in zip(groups, most, strict=True))
+def kv_bytes(groups: Sequence[Group], pages: Sequence[int]) -> int:
+    """Bytes of so many pages of each layer group."""
+    return sum(group.page_bytes * count for group, count in zip(groups, pages, strict=True))
+
+
+def plan_pages(groups: Sequence[Group], budget: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """Pages for each layer group that budget bytes pay for: of each as many, no fewer than least, whatever that
+    costs, and no more than most."""
+
+    def pages(count: int) -> list[int]:
+        return [min(max(count, low), high) for low, high in zip(least, most, strict=True)]
 
     low, high = 0, max(most)
-    while low < high:  # the largest number of blocks that the budget pays for
+    while low < high:  # the largest count that the budget pays for
         middle = (low + high + 1) // 2
-        if cost(middle) <= budget:
+        if kv_bytes(groups, pages(middle)) <= budget:
             low = middle
         else:
             high = middle - 1
-    if low * page_tokens < min(context, LEAST_TOKENS):
-        raise MemoryError(f"{budget >> 20} MiB are not enough for the KV cache")
-    return [min(low, m) for m in most]
+    return pages(low)
 
 
 def _lines(path: Path) -> list[str]:

@@ -16,6 +16,9 @@ TOKENS = Counter(
     registry=REGISTRY,
 )
 REQUESTS = Counter("ollamapy_requests", "Generations that ended, by outcome.", ["outcome"], registry=REGISTRY)
+PREEMPTIONS = Counter(
+    "ollamapy_preemptions", "Requests that gave their KV pages to an older one.", registry=REGISTRY
+)
 STEP_SECONDS = Histogram(
     "ollamapy_step_seconds", "Time of a step on the device.", buckets=_SECONDS, registry=REGISTRY
 )

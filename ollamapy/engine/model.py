@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,42 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollamapy import _core
-from ollamapy.engine.blocks import BlockManager
 from ollamapy.engine.constrained import Grammars
 from ollamapy.engine.embedding import EmbeddingLane, Text
 from ollamapy.engine.generation import Generation, Limits, shortened
 from ollamapy.engine.lane import GenerationLane
 from ollamapy.engine.loop import StepLoop
-from ollamapy.engine.memory import plan_pages
+from ollamapy.engine.memory import LEAST_TOKENS, kv_bytes, plan_pages
+from ollamapy.engine.parts import Parts, bert_pages
+from ollamapy.engine.pool import KVPool
 from ollamapy.engine.ports import CoreSequence
 from ollamapy.engine.stream import TextStream
-from ollamapy.models import check
-from ollamapy.models.architecture import Architecture
 from ollamapy.models.bert import Bert
-from ollamapy.models.lora import Adapter, new_graph, read_adapter
-from ollamapy.types import (
-    ContextLengthError,
-    Delta,
-    EngineError,
-    GenerationRequest,
-    RequestError,
-    UnsupportedModelError,
-)
+from ollamapy.types import ContextLengthError, Delta, EngineError, GenerationRequest, RequestError
 
 ANSWER_LIMIT = 10  # times num_ctx: no answer is longer
 
 _arrivals = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What bounds a step and the memory of a model."""
-
-    prefill_rows: int = 256  # prompt rows in a step, beside the decoding ones
-    max_sequences: int = 64  # requests of a model that run at once; the others wait
-    kv_memory: int = 1 << 30  # bytes of the KV pages of a model
-    prefix_cache: bool = True  # whether requests share the pages of equal beginnings
-    kv_type: str = "f16"  # what they hold: f16, q8_0 or q4_0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,57 +42,16 @@ class Load:
     idle: tuple[int, ...] = ()
 
 
-@dataclass(slots=True)
-class Parts:
-    """What loading a file yields: everything that takes long, made off the event loop."""
-
-    file: _core.GGUFFile
-    architecture: Architecture
-    tokenizer: _core.Tokenizer
-    weights: _core.Weights
-    adapter: Adapter | None
-    program: _core.Program
-
-    def graph(self) -> _core.Graph:
-        return new_graph(self.weights, self.adapter)
-
-
-def read_parts(path: str, device: _core.Device, settings: Settings, adapter_path: str = "") -> Parts:
-    """Check a file, read its weights, compile its main program: the generating one, or that of an embedding
-    model. adapter_path, if not empty, is a LoRA that is applied.
-
-    Raises UnsupportedModelError before a weight is read, GGUFError, OSError, MemoryError.
-    """
-    file = _core.GGUFFile(path)
-    architecture = check(file)
-    adapter = read_adapter(_core.GGUFFile(adapter_path), file) if adapter_path else None
-    weights = _core.Weights(file, device, None if adapter is None else adapter.file)
-    graph = new_graph(weights, adapter)
-    with ThreadPoolExecutor(1) as side:  # the vocabulary beside the weights, neither with the GIL
-        tokenizer = side.submit(_core.Tokenizer, file)
-        try:
-            program = _compile(architecture, graph, settings)
-        except (_core.GGUFError, RequestError):
-            raise
-        except (ValueError, KeyError) as error:  # what the graph says of shapes
-            raise UnsupportedModelError(f"the tensors do not fit the hyperparameters: {error}") from None
-        return Parts(file, architecture, tokenizer.result(), weights, adapter, program)
-
-
-def _compile(architecture: Architecture, graph: _core.Graph, settings: Settings) -> _core.Program:
-    if isinstance(architecture, Bert):
-        # A text is never split, so a step has room for the longest.
-        rows = max(architecture.context_length, settings.prefill_rows)
-        return graph.compile(architecture.pooled(graph), rows, settings.max_sequences)
-    rows = settings.prefill_rows + settings.max_sequences
-    return graph.compile(architecture.logits(graph), rows, settings.max_sequences, settings.kv_type)
-
-
 class Model:
     """See LoadedModel in ollamapy.engine.protocol."""
 
-    def __init__(self, parts: Parts, settings: Settings, loop: StepLoop) -> None:
-        """Raises MemoryError when the KV pages do not fit."""
+    def __init__(
+        self, parts: Parts, loop: StepLoop, room: int, free: Callable[[], int], num_ctx: int = 0
+    ) -> None:
+        """parts: read. room: the most bytes of KV pages that there may ever be; free(): how many there may be now.
+        num_ctx: tokens of a sequence for which there are to be pages if that is possible at all.
+
+        Raises MemoryError when there is no room for KV pages at all."""
         self.file = parts.file
         self.tokenizer = parts.tokenizer
         self.architecture = parts.architecture.name
@@ -122,43 +60,44 @@ class Model:
         self.vocabulary = parts.file.tensor("token_embd.weight").shape[1]
         self.can_generate = not parts.architecture.bidirectional
         self.can_embed = parts.architecture.bidirectional or parts.architecture.pooling != "cls"
-        self._parts: Parts | None = parts
-        self._settings = settings
+        self._parts: Parts | None = parts  # None when it is unloaded, or about to be
+        self._fixed_bytes = parts.fixed_bytes
+        self._rows = parts.settings.prefill_rows
         self._loop = loop
+        self._free = free
+        self._num_ctx = num_ctx  # of the latest request
         self._grammars = Grammars(parts.tokenizer)
         self._generation: GenerationLane | None = None
         self._embedding: EmbeddingLane | None = None
         self._embedding_lock = asyncio.Lock()
-        self._pools: list[tuple[_core.Program, BlockManager]] = []
+        self._pool: KVPool | None = None  # of the generating program
+        self._embedding_pool: KVPool | None = None
         if isinstance(parts.architecture, Bert):
-            program = parts.program
-            pages = -(-program.max_rows // _core.PAGE_TOKENS) + program.max_outputs
-            self._embedding = self._embedding_lane(program, [pages], program.max_rows, None)
+            pool = KVPool(parts.program, bert_pages(parts.program))
+            self._embedding = self._embedding_lane(parts.program, pool, parts.program.max_rows, None)
         else:
-            counts = self._plan(parts.program, settings.max_sequences)
-            cache, blocks = self._pool(parts.program, counts, settings.prefix_cache)
+            self._pool = self._generation_pool(parts, room, num_ctx)
+            settings = parts.settings
             self._generation = GenerationLane(
-                parts.program, cache, blocks, settings.prefill_rows, settings.max_sequences
+                parts.program,
+                self._pool.cache,
+                self._pool.blocks,
+                settings.prefill_rows,
+                settings.max_sequences,
             )
             loop.add(self._generation)
 
-    @property
-    def nbytes(self) -> int:
-        if self._parts is None:
-            return 0
-        programs = [program for program, _ in self._pools]
-        return self._parts.weights.nbytes + self._kv_bytes(True) + sum(p.arena_bytes for p in programs)
-
-    @property
-    def promised_bytes(self) -> int:
-        """Bytes of KV pages that may be taken yet."""
-        return self._kv_bytes(False) - self._kv_bytes(True)
-
-    @property
-    def capacity(self) -> int:
-        """Most tokens of one sequence: the model's context, or what its KV pages hold if that is less."""
-        pools = [blocks.capacity(self._settings.prefill_rows) for _, blocks in self._pools]
-        return min([self.context_length, *pools])
+    def _generation_pool(self, parts: Parts, room: int, num_ctx: int) -> KVPool:
+        """The pool, with pages for one sequence."""
+        free = self._free()
+        least = parts.sequence_pages(num_ctx if parts.kv_bytes(num_ctx) <= free else 0)
+        groups = parts.program.groups
+        if kv_bytes(groups, least) > free:
+            raise MemoryError(f"{free >> 20} MiB are not enough for the KV cache")
+        most = [parts.settings.max_sequences * n for n in parts.sequence_pages(self.context_length)]
+        pool = KVPool(parts.program, plan_pages(groups, room, least, most), parts.settings.prefix_cache)
+        pool.blocks.resize(least)
+        return pool
 
     def load(self) -> Load:
         """How its queue and its KV pages stand."""
@@ -167,11 +106,6 @@ class Model:
             return Load()
         tree = lane.blocks.tree
         return Load(lane.running, lane.waiting, tree.total, tree.free, tree.idle)
-
-    @property
-    def preemptions(self) -> int:
-        """How often a request gave its pages to an older one."""
-        return 0 if self._generation is None else self._generation.preemptions
 
     # Generation
 
@@ -218,6 +152,8 @@ class Model:
         if len(prompt) >= limits.num_ctx:
             job.end_now("length")
         else:
+            if self.missing_bytes(limits.num_ctx) > 0:  # another model took the pages that it was promised
+                self.widen(limits.num_ctx)
             lane.add(job)
             self._loop.wake()
         try:
@@ -233,7 +169,7 @@ class Model:
     def _limits(self, request: GenerationRequest) -> Limits:
         if not self.can_generate:
             raise RequestError(f"architecture '{self.architecture}' does not generate")
-        num_ctx = min(max(request.num_ctx, 4), self.capacity)
+        self._num_ctx = num_ctx = min(max(request.num_ctx, 4), self.capacity)
         keep = len(request.prompt) if request.num_keep < 0 else request.num_keep
         keep += self.tokenizer.add_bos  # without its first token a model loses its footing
         most = ANSWER_LIMIT * num_ctx
@@ -280,7 +216,7 @@ class Model:
         if not self.can_embed:
             raise RequestError(f"architecture '{self.architecture}' does not embed")
         lane = await self._prepare_embedding()
-        most = min(self.context_length, lane.blocks.capacity(self._settings.prefill_rows))
+        most = min(self.context_length, lane.blocks.capacity(self._rows))
         for tokens in inputs:
             self._check_tokens(tokens)
             if len(tokens) > most:
@@ -304,30 +240,110 @@ class Model:
         async with self._embedding_lock:
             parts = self._parts
             if self._embedding is None and parts is not None:
-                rows = self._settings.prefill_rows
+                rows = parts.settings.prefill_rows
 
                 def compile_program() -> _core.Program:
                     graph = parts.graph()
                     hidden = parts.architecture.hidden(graph)
-                    return graph.compile(hidden, rows, rows, self._settings.kv_type)
+                    return graph.compile(hidden, rows, rows, parts.settings.kv_type)
 
                 program = await asyncio.to_thread(compile_program)
                 if self._parts is not None:
                     pooling = "last" if parts.architecture.pooling == "last" else "mean"
-                    self._embedding = self._embedding_lane(program, self._plan(program, 1), rows, pooling)
+                    least, most = parts.sequence_pages(0), parts.sequence_pages(self.context_length)
+                    pool = KVPool(program, plan_pages(program.groups, self._free(), least, most))
+                    self._embedding = self._embedding_lane(program, pool, rows, pooling)
             if self._embedding is None:
                 raise EngineError("the model was unloaded")
             return self._embedding
 
-    def _embedding_lane(
-        self, program: _core.Program, pages: list[int], rows: int, pooling: Any
-    ) -> EmbeddingLane:
-        cache, blocks = self._pool(program, pages)
-        lane = EmbeddingLane(program, cache, blocks, rows, program.max_outputs, _core.Sequence, pooling)
+    def _embedding_lane(self, program: _core.Program, pool: KVPool, rows: int, pooling: Any) -> EmbeddingLane:
+        self._embedding_pool = pool
+        lane = EmbeddingLane(
+            program, pool.cache, pool.blocks, rows, program.max_outputs, _core.Sequence, pooling
+        )
         self._loop.add(lane)
         return lane
 
     # Memory
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes now: weights, KV pages and scratch."""
+        pools = self._pools
+        return self._fixed_bytes + sum(pool.nbytes for pool in pools) if pools else 0
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes that the KV pages of its answers take now."""
+        return 0 if self._pool is None else self._pool.nbytes
+
+    @property
+    def promised_bytes(self) -> int:
+        """Bytes of KV pages that it may take yet."""
+        return sum(pool.limit - pool.nbytes for pool in self._pools)
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes of KV pages, taken or promised, that shrink() can do without."""
+        return 0 if self._pool is None else max(0, -self._pool.bytes_beyond(self._least()))
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens of one sequence: the model's context, or what its KV pages hold if that is less."""
+        if self._pool is None:
+            return self.context_length
+        return min(self.context_length, self._pool.blocks.capacity(self._rows))
+
+    def missing_bytes(self, num_ctx: int) -> int:
+        """Bytes of KV pages that it lacks for a sequence of num_ctx tokens."""
+        return 0 if self._pool is None else max(0, self._pool.bytes_beyond(self._wide(num_ctx)))
+
+    def _wide(self, num_ctx: int) -> list[int]:
+        """Pages for what there is, and for a sequence of num_ctx tokens."""
+        assert self._pool is not None
+        blocks = self._pool.blocks
+        pages = zip(
+            blocks.need(self._bounded(num_ctx), self._rows), blocks.tree.room, blocks.total, strict=True
+        )
+        return [max(min(need, room), total) for need, room, total in pages]
+
+    def _least(self) -> list[int]:
+        """Pages that it cannot do without."""
+        assert self._generation is not None
+        return self._generation.least(self._bounded(self._num_ctx))
+
+    def _bounded(self, num_ctx: int) -> int:
+        return min(max(num_ctx, LEAST_TOKENS), self.context_length)
+
+    def promise(self, nbytes: int) -> None:
+        """Let it take so many bytes of KV pages beyond those that it has, or what it needs if that is more."""
+        pool = self._pool
+        if pool is not None:
+            least = map(max, self._least(), pool.blocks.touched)
+            pool.blocks.resize(pool.planned(pool.nbytes + nbytes, list(least)))
+
+    def widen(self, num_ctx: int) -> None:
+        """Let it take the KV pages of a sequence of num_ctx tokens."""
+        if self._pool is not None:
+            self._pool.blocks.resize(self._wide(num_ctx))
+
+    async def shrink(self, nbytes: int) -> None:
+        """Do with so many bytes less of KV pages, as far as that is possible. First goes what is only promised, then
+        what nobody uses. When memory has to be given back, its steps pause for that long."""
+        pool, lane = self._pool, self._generation
+        if pool is None or lane is None:
+            return
+        budget = pool.limit - nbytes
+        pages = pool.planned(budget, self._least())
+        if not pool.gives_back(pages):
+            pool.blocks.resize(pages)
+            return
+        async with self._loop.paused(lane):
+            if self._pool is None:  # unloaded meanwhile
+                return
+            gone = pool.blocks.resize(pool.planned(budget, self._least()))
+            await asyncio.to_thread(pool.give_back, gone)
 
     async def close(self, error: BaseException) -> None:
         """Fail the requests, wait for the steps in flight, let go of the memory."""
@@ -335,36 +351,12 @@ class Model:
         for lane in (self._generation, self._embedding):
             if lane is not None:
                 await self._loop.remove(lane, error)
-        self._generation = None
-        self._embedding = None
-        self._pools.clear()
+        self._generation = self._embedding = None
+        self._pool = self._embedding_pool = None
 
-    def _plan(self, program: _core.Program, sequences: int) -> list[int]:
-        settings = self._settings
-        return plan_pages(
-            program.groups,
-            settings.kv_memory,
-            self.context_length,
-            settings.prefill_rows,
-            sequences,
-            _core.PAGE_TOKENS,
-        )
-
-    def _pool(
-        self, program: _core.Program, pages: list[int], reuse: bool = False
-    ) -> tuple[_core.KVCache, BlockManager]:
-        cache = _core.KVCache(program, pages)
-        windows = [group.window for group in program.groups]
-        blocks = BlockManager(windows, pages, _core.PAGE_TOKENS, reuse)
-        self._pools.append((program, blocks))
-        return cache, blocks
-
-    def _kv_bytes(self, touched: bool) -> int:
-        return sum(
-            count * group.page_bytes
-            for program, blocks in self._pools
-            for count, group in zip(blocks.touched if touched else blocks.total, program.groups, strict=True)
-        )
+    @property
+    def _pools(self) -> list[KVPool]:
+        return [pool for pool in (self._pool, self._embedding_pool) if pool is not None]
 
     def _check_tokens(self, tokens: list[int]) -> None:
         if not tokens:

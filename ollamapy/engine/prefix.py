@@ -5,15 +5,15 @@ holds them. The keys are the token ids themselves, so there is no false hit; the
 loaded model (its weights, its KV type), so nothing else can differ either.
 
 Pages are referenced by the requests that read them, group by group: a request that has left a window keeps its
-reference to the global page only. A page without references stays until it is needed for something else; the one
-that was let go of first goes first. Requests let go of the end of their text before its beginning, so a
-global page never goes before those that build on it.
+reference to the global page only. A page without references stays until it is needed for something else, here or
+for another model; the one that was let go of first goes first. Requests let go of the end of their text before its
+beginning, so a global page never goes before those that build on it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 TOKEN_BYTES = 4  # of a token in a key
 
@@ -48,18 +48,21 @@ class PrefixTree:
     def __init__(self, windows: Sequence[int], pages: Sequence[int]) -> None:
         """windows and pages: one entry per layer group; window 0 is global."""
         self._windows = tuple(windows)
+        self.room = tuple(pages)
         self.total = tuple(pages)
         self.root = Node(None, b"", [-1] * len(pages))
-        # The lowest free page comes first, so that memory once touched is used again before more is touched.
-        self._free = [list(range(count - 1, -1, -1)) for count in pages]
-        self._touched = [0] * len(pages)
+        # A page takes memory from its first use until it is given back; those that do are used first.
+        self._free: list[list[int]] = [[] for _ in pages]  # that take memory and hold nothing
+        self._fresh = [0] * len(pages)  # pages from here on have never been used
+        self._returned: list[list[int]] = [[] for _ in pages]  # of those before: given back
         self._idle: list[OrderedDict[Node, None]] = [OrderedDict() for _ in pages]  # next to go first
         self.evictions = 0
 
     @property
     def free(self) -> tuple[int, ...]:
-        """Per group, pages that hold nothing."""
-        return tuple(len(pages) for pages in self._free)
+        """Per group, pages that hold nothing and may be used."""
+        groups = zip(self.total, self.touched, self._free, strict=True)
+        return tuple(total - touched + len(free) for total, touched, free in groups)
 
     @property
     def idle(self) -> tuple[int, ...]:
@@ -69,12 +72,12 @@ class PrefixTree:
     @property
     def available(self) -> tuple[int, ...]:
         """Per group, pages that can be had: free ones and idle ones."""
-        return tuple(len(free) + len(idle) for free, idle in zip(self._free, self._idle, strict=True))
+        return tuple(free + len(idle) for free, idle in zip(self.free, self._idle, strict=True))
 
     @property
     def touched(self) -> tuple[int, ...]:
-        """Per group, how many pages have ever been used: what the pool really costs."""
-        return tuple(self._touched)
+        """Per group, how many pages take memory."""
+        return tuple(f - len(returned) for f, returned in zip(self._fresh, self._returned, strict=True))
 
     # Pages
 
@@ -82,12 +85,16 @@ class PrefixTree:
         """A page to write: a free one, else that of the text that has been idle longest. IndexError when all
         are in use."""
         if not self._free[group]:
+            returned = self._returned[group]
+            if self._fresh[group] - len(returned) < self.total[group]:
+                if returned:
+                    return returned.pop()
+                self._fresh[group] += 1
+                return self._fresh[group] - 1
             if not self._idle[group]:
                 raise IndexError(f"no page of group {group} is left")
             self._evict(group)
-        page = self._free[group].pop()
-        self._touched[group] = max(self._touched[group], page + 1)
-        return page
+        return self._free[group].pop()
 
     def put(self, group: int, page: int) -> None:
         """Take back a page that holds nothing of value."""
@@ -107,6 +114,27 @@ class PrefixTree:
                 self._drop_page(node, group)
             else:
                 self._idle[group][node] = None
+
+    def resize(self, pages: Sequence[int], busy: Container[tuple[int, int]] = ()) -> list[list[int]]:
+        """Let so many pages of each group be used, no more than there is room for and no fewer than are in use.
+
+        Returns the pages, by group, that hold nothing any more and whose memory has to be given back; the texts
+        that have been idle longest make room. busy: (group, page) that are read yet.
+        """
+        found: list[list[int]] = []
+        for group, most in enumerate(pages):
+            while self.touched[group] - len(self._free[group]) > most and self._idle[group]:
+                self._evict(group)
+        for group, most in enumerate(pages):
+            surplus = max(0, self.touched[group] - most)
+            free = sorted(self._free[group], reverse=True)
+            gone = [page for page in free if (group, page) not in busy][:surplus]
+            self._free[group] = sorted(set(free).difference(gone), reverse=True)
+            self._returned[group] += gone
+            found.append(gone)
+        groups = zip(pages, self.room, self.touched, strict=True)
+        self.total = tuple(max(min(most, room), touched) for most, room, touched in groups)
+        return found
 
     def forget(self) -> None:
         """Give up every page that nobody reads."""

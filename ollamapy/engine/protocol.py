@@ -7,7 +7,7 @@ the loop for longer than it takes to plan a step.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,13 @@ class LoadedModel(Protocol):
         """
 
 
+class PreparedModel(Protocol):
+    """A file that can be loaded."""
+
+    def needed_bytes(self, num_ctx: int) -> int:
+        """Memory that load() takes, with the KV pages of one sequence of num_ctx tokens; 0: of a short one."""
+
+
 class Engine(Protocol):
     """One device and the models on it."""
 
@@ -69,23 +76,42 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Fail what is still running, unload all models and stop the device."""
 
-    def needed_bytes(self, path: str) -> int:
-        """Memory that load() takes at least. Raises OSError."""
+    async def prepare(self, path: str, adapter: str = "") -> PreparedModel:
+        """Check a GGUF file, off the event loop, and find out what it needs. adapter, if not empty, is the GGUF of a
+        LoRA that is applied.
 
-    def free_bytes(self) -> int:
-        """Memory that is there, measured now, less what the loaded models were promised for KV pages."""
+        Raises UnsupportedModelError, GGUFError for a malformed file, OSError when it cannot be read.
+        """
 
-    def held_bytes(self, model: LoadedModel) -> int:
-        """Memory that unload() gives back, the promised included."""
+    async def load(self, prepared: Any, num_ctx: int = 0) -> LoadedModel:
+        """Read the weights of what prepare() gave and make it ready to run; the work happens off the event loop.
+        num_ctx: the tokens of a sequence for which there is to be room, if that is possible at all.
 
-    async def load(self, path: str, adapter: str = "") -> LoadedModel:
-        """Read a GGUF file and make it ready to run; the work happens off the event loop.
-
-        adapter, if not empty, is the GGUF of a LoRA that is applied.
-
-        Raises UnsupportedModelError before any weight is read, GGUFError for a malformed file, OSError when
-        it cannot be read, MemoryError when it does not fit.
+        Raises GGUFError, OSError when the file cannot be read, MemoryError when it does not fit.
         """
 
     async def unload(self, model: LoadedModel) -> None:
         """End the model's requests with EngineError, wait for its steps in flight and release its memory."""
+
+    # Memory, in bytes
+
+    def free_bytes(self) -> int:
+        """What is there, measured now, less what the loaded models were promised for KV pages."""
+
+    def held_bytes(self, model: LoadedModel) -> int:
+        """What unload() gives back, the promised included."""
+
+    def spare_bytes(self, model: LoadedModel) -> int:
+        """How much of that shrink() gives back: KV pages that are only promised, or kept for later requests."""
+
+    async def shrink(self, model: LoadedModel, nbytes: int) -> None:
+        """Take so much of its spare bytes away; what it computed for the texts that were used last goes last."""
+
+    def missing_bytes(self, model: LoadedModel, num_ctx: int) -> int:
+        """What its KV pages lack for a sequence of num_ctx tokens."""
+
+    def widen(self, model: LoadedModel, num_ctx: int) -> None:
+        """Promise it the missing bytes, if they are free."""
+
+    def share_out(self) -> None:
+        """Promise the loaded models, in equal parts, a share of what is free now for their KV pages."""

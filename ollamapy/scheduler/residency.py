@@ -4,6 +4,10 @@ All state belongs to the event loop. A model is loading (requests for it wait fo
 or leaving: it makes room for another, takes no new users and goes with its last one; who wants it again
 waits until it is gone and loads it anew. Models are loaded one at a time, in the order they were asked for, so
 that two with room for one take turns.
+
+Memory is found in this order: what is free; KV pages that were promised to others or hold what may be asked for again,
+idle models first; idle models, the one used longest ago first; busy ones, when they are done. What would not be
+enough is not touched.
 """
 
 from __future__ import annotations
@@ -13,14 +17,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ollamapy.types import EngineError, RequestError
 
 if TYPE_CHECKING:
-    from ollamapy.engine.protocol import Engine, LoadedModel
+    from ollamapy.engine.protocol import Engine, LoadedModel, PreparedModel
 
 _log = logging.getLogger("ollamapy")
 
@@ -31,12 +35,23 @@ class DoesNotFitError(RequestError):
     status = 500
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A model as somebody asks for it."""
+
+    key: str  # what tells models apart: digests of weights and adapter
+    name: str  # for people
+    path: str  # of the GGUF
+    adapter: str = ""  # the GGUF of a LoRA
+    digest: str = ""  # of the manifest
+    details: Mapping[str, Any] = field(default_factory=dict)  # for listings
+
+
 @dataclass(eq=False)
 class Resident:
     """A model in memory, or on its way there."""
 
-    key: str
-    name: str  # of its latest user
+    wanted: Wanted  # as its latest user did
     loading: asyncio.Task[LoadedModel]
     keep_alive: float  # seconds after the last use; inf: for ever
     users: int = 0
@@ -46,6 +61,14 @@ class Resident:
     leaving: bool = False  # it makes room and takes no new users
     unloading: bool = False
     began: asyncio.Event = field(default_factory=asyncio.Event)  # loading has begun: there was room
+
+    @property
+    def key(self) -> str:
+        return self.wanted.key
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
 
     @property
     def ready(self) -> bool:
@@ -75,31 +98,30 @@ class Residency:
         self._waiters: list[asyncio.Future[None]] = []
 
     def residents(self) -> list[Resident]:
-        """Models that are ready, the one that leaves last first."""
+        """Models that are in memory, the one that leaves last first."""
         ready = [resident for resident in self._models.values() if resident.ready]
-        return sorted(ready, key=lambda resident: resident.expires, reverse=True)
+        here = [resident for resident in ready if resident.model.nbytes > 0]  # 0: unloaded a moment ago
+        return sorted(here, key=lambda resident: resident.expires, reverse=True)
+
+    def keys(self) -> set[str]:
+        """Of the models that are in memory or on their way there."""
+        return set(self._models)
 
     @contextlib.asynccontextmanager
     async def use(
-        self,
-        key: str,
-        name: str,
-        path: str,
-        keep_alive: float | None,
-        num_ctx: int = 0,
-        adapter: str = "",
+        self, wanted: Wanted, keep_alive: float | None, num_ctx: int = 0
     ) -> AsyncIterator[LoadedModel]:
-        """A model, loaded if need be, that stays while the context is open.
+        """A model, loaded if need be, that stays while the context is open. keep_alive None leaves what it has.
+        num_ctx: tokens of a sequence for which it should have room.
 
-        key tells models apart (digests of weights and adapter); name is for people. keep_alive None leaves
-        what the model has.
-        Raises what Engine.load() raises, DoesNotFitError, and EngineError when loading takes too long.
+        Raises what Engine.prepare() and load() raise, DoesNotFitError, and EngineError when loading takes too long.
         """
+        key = wanted.key
         while (resident := self._models.get(key)) is not None and resident.leaving:
             await self._change()
         if resident is None:
-            resident = self._start(key, name, path, adapter)
-        resident.name = name
+            resident = self._start(wanted)
+        resident.wanted = wanted
         if keep_alive is not None:
             resident.keep_alive = keep_alive
         resident.users += 1
@@ -107,14 +129,16 @@ class Residency:
             resident.timer.cancel()
             resident.timer = None
         try:
-            if num_ctx:
-                resident.num_ctx = num_ctx
+            resident.num_ctx = num_ctx or resident.num_ctx
             try:
                 await resident.began.wait()
                 # a client that leaves does not take the load away from the others who wait for it
                 model = await asyncio.wait_for(asyncio.shield(resident.loading), self._load_timeout)
             except asyncio.TimeoutError:
-                raise EngineError(f"loading {name} takes longer than {self._load_timeout:g} s") from None
+                raise EngineError(
+                    f"loading {wanted.name} takes longer than {self._load_timeout:g} s"
+                ) from None
+            await self._widen(resident, num_ctx)
             yield model
         finally:
             resident.users -= 1
@@ -135,56 +159,102 @@ class Residency:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+        return task
 
-    def _start(self, key: str, name: str, path: str, adapter: str) -> Resident:
+    def _start(self, wanted: Wanted) -> Resident:
         began = asyncio.Event()
-        task = asyncio.ensure_future(self._load(key, name, path, adapter, began))
-        resident = Resident(key, name, task, self._keep_alive, began=began)
-        self._models[key] = resident
+        task = asyncio.ensure_future(self._load(wanted, began))
+        resident = Resident(wanted, task, self._keep_alive, began=began)
+        self._models[wanted.key] = resident
 
         def settle(task: asyncio.Task[LoadedModel]) -> None:
             began.set()
             self._notify()
             if task.cancelled() or task.exception() is not None:
-                if self._models.get(key) is resident:
-                    del self._models[key]
+                if self._models.get(wanted.key) is resident:
+                    del self._models[wanted.key]
             elif resident.users == 0:
                 self._rest(resident)
 
         task.add_done_callback(settle)
         return resident
 
-    async def _load(self, key: str, name: str, path: str, adapter: str, began: asyncio.Event) -> LoadedModel:
+    def _others(self, key: str) -> list[Resident]:
+        """Those that are ready, apart from one."""
+        return [resident for resident in self._models.values() if resident.ready and resident.key != key]
+
+    async def _load(self, wanted: Wanted, began: asyncio.Event) -> LoadedModel:
         async with self._loads:
-            if not self._models[key].users:
-                raise EngineError(f"nobody waits for {name} any more")
-            needed = await asyncio.to_thread(self._engine.needed_bytes, path)
-            while True:
-                others = [r for r in self._models.values() if r.ready and r.key != key]
-                free = self._engine.free_bytes()
-                if free >= needed and len(others) < self._most:
-                    break
-                most = free + sum(self._engine.held_bytes(resident.model) for resident in others)
-                if needed > most:
-                    raise DoesNotFitError(
-                        f"model {name!r} requires more system memory ({_gib(needed)}) than is available "
-                        f"({_gib(most)})"
-                    )
-                await self._make_room(others)
-            began.set()
-            while True:
-                try:
-                    return await self._engine.load(path, adapter)
-                except MemoryError as error:
-                    others = [r for r in self._models.values() if r.ready and r.key != key]
-                    if not others:
-                        reason = f": {error}" if str(error) else ""
-                        raise DoesNotFitError(f"model {name!r} does not fit into memory{reason}") from None
+            if not self._models[wanted.key].users:
+                raise EngineError(f"nobody waits for {wanted.name} any more")
+            try:
+                prepared = await self._engine.prepare(wanted.path, wanted.adapter)
+            except MemoryError as error:
+                raise _does_not_fit(wanted, error) from None
+            try:
+                while True:
+                    others, num_ctx = self._others(wanted.key), self._models[wanted.key].num_ctx
+                    if await self._fits(prepared, wanted.name, num_ctx, others):
+                        break
                     await self._make_room(others)
+                began.set()
+                while True:
+                    try:
+                        model = await self._engine.load(prepared, num_ctx)
+                        if self._engine.missing_bytes(model, num_ctx) > 0:
+                            _log.warning("%s: no memory for %d tokens of context", wanted.name, num_ctx)
+                        return model
+                    except MemoryError as error:
+                        if not (others := self._others(wanted.key)):
+                            raise _does_not_fit(wanted, error) from None
+                        await self._make_room(others)
+            except BaseException:
+                self._engine.share_out()  # what others did without for it
+                raise
+
+    async def _fits(self, prepared: PreparedModel, name: str, num_ctx: int, others: list[Resident]) -> bool:
+        """Whether there is room for a model beside others, of which none has to go.
+
+        Raises DoesNotFitError when it would not fit if they all went. Then, and when there is no room, nobody
+        loses anything. There is to be room for num_ctx tokens too, unless that would never fit.
+        """
+        free = self._engine.free_bytes()
+        most = free + sum(self._engine.held_bytes(resident.model) for resident in others)
+        least, needed = prepared.needed_bytes(0), prepared.needed_bytes(num_ctx)
+        if least > most:
+            raise DoesNotFitError(
+                f"model {name!r} requires more system memory ({_size(least)}) than is available ({_size(most)})"
+            )
+        needed = needed if needed <= most else least
+        return len(others) < self._most and await self._spare(needed, others)
+
+    async def _spare(self, needed: int, others: list[Resident]) -> bool:
+        """Have so many bytes free at the cost of KV pages that are promised or cached, if that is enough."""
+        missing = needed - self._engine.free_bytes()
+        if missing > sum(self._engine.spare_bytes(resident.model) for resident in others):
+            return False
+        for resident in sorted(others, key=lambda other: (other.users > 0, other.used)):
+            if missing > 0 and self._engine.spare_bytes(resident.model) > 0:
+                await self._engine.shrink(resident.model, missing)
+                missing = needed - self._engine.free_bytes()
+        return missing <= 0
+
+    async def _widen(self, resident: Resident, num_ctx: int) -> None:
+        """Give a model room for num_ctx tokens if that costs no other its place, or an idle one only."""
+        while (missing := self._engine.missing_bytes(resident.model, num_ctx)) > 0:
+            others = self._others(resident.key)
+            if await self._spare(missing, others):
+                self._engine.widen(resident.model, num_ctx)
+                return
+            idle = [other for other in others if not other.users]
+            free = self._engine.free_bytes()
+            if missing > free + sum(self._engine.held_bytes(other.model) for other in idle):
+                return
+            await asyncio.shield(self._background(self._make_room(idle)))  # whoever waits may leave
 
     async def _make_room(self, others: list[Resident]) -> None:
         """Let the model go that was used longest ago: an idle one, else one that is busy, when it is done."""
@@ -246,5 +316,15 @@ class Residency:
         self._models.clear()
 
 
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
+def _does_not_fit(wanted: Wanted, error: MemoryError) -> DoesNotFitError:
+    """When the system refuses memory."""
+    return DoesNotFitError(f"model {wanted.name!r} does not fit into memory: {error}".rstrip(": "))
+
+
+def _size(size: float) -> str:
+    """A number of bytes as Ollama writes it: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1024
+    return f"{size:.1f} GiB"

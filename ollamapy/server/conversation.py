@@ -134,7 +134,7 @@ class Conversation:
         """Does what an empty conversation asks for."""
         if self.asked.keep_alive == 0:
             note_end("unload")
-            await self._service.residency.release(self.model.key)
+            await self._service.residency.release(self.model.stored.weights)
             return "unload"
         async with self._resident():
             note_end("load")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from aiohttp import web
@@ -23,6 +24,12 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         residents = self._service.residency.residents()
+        names = Counter(resident.name for resident in residents)
+        yield GaugeMetricFamily(
+            "ollamapy_requests_open",
+            "Requests that wait for their model, wait for the device or are answered.",
+            self._service.open_requests,
+        )
         yield GaugeMetricFamily("ollamapy_models_resident", "Models in memory.", len(residents))
         requests = GaugeMetricFamily(
             "ollamapy_requests_current", "Requests now, by state.", labels=["model", "state"]
@@ -37,11 +44,14 @@ class _State(Collector):
             if load is None:
                 continue
             now = load()
-            requests.add_metric([resident.name, "running"], now.running)
-            requests.add_metric([resident.name, "waiting"], now.waiting)
+            # A name that was overwritten means another model than the one that still answers under it.
+            shared = names[resident.name] > 1
+            name = f"{resident.name}@{resident.wanted.digest[:12]}" if shared else resident.name
+            requests.add_metric([name, "running"], now.running)
+            requests.add_metric([name, "waiting"], now.waiting)
             for group, (total, free, idle) in enumerate(zip(now.pages, now.free, now.idle, strict=True)):
                 for state, count in (("used", total - free - idle), ("cached", idle), ("free", free)):
-                    pages.add_metric([resident.name, str(group), state], count)
+                    pages.add_metric([name, str(group), state], count)
         yield requests
         yield pages
 

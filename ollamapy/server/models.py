@@ -18,6 +18,7 @@ from ollamapy.prompt.parsers.generic import GenericParser
 from ollamapy.prompt.parsers.jinja_family import jinja_family
 from ollamapy.prompt.renderers import renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
+from ollamapy.scheduler.residency import Wanted
 from ollamapy.server.errors import NotFoundError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
@@ -44,22 +45,19 @@ class ServedModel:
     facts: Facts
 
     @property
-    def key(self) -> str:
-        """What tells resident models apart: the weights and what is added to them."""
-        return self.stored.weights
-
-    @property
-    def path(self) -> str:
-        """The GGUF to load."""
-        return str(self.stored.model_path)
-
-    @property
-    def adapter(self) -> str:
-        """The GGUF of its LoRA, "" without one. Raises RequestError for more than one."""
-        paths = self.stored.paths("adapter")
-        if len(paths) > 1:
+    def wanted(self) -> Wanted:
+        """What is to be in memory for it. Raises RequestError for more than one adapter."""
+        stored, adapters = self.stored, self.stored.paths("adapter")
+        if len(adapters) > 1:
             raise RequestError("only one adapter is currently supported")
-        return str(paths[0]) if paths else ""
+        return Wanted(
+            key=stored.weights,
+            name=stored.name.short,
+            path=str(stored.model_path),
+            adapter=str(adapters[0]) if adapters else "",
+            digest=stored.digest,
+            details=details(stored),
+        )
 
     @cached_property
     def template(self) -> JinjaTemplate | GoTemplate | None:
@@ -192,6 +190,20 @@ class ServedModel:
             bare = GoTemplate("{{ .Prompt }}")
             return lambda messages: bare.render(tagged(messages), [], think)
         return lambda messages: self.render_chat(messages, [], think, question=True)
+
+
+def details(stored: StoredModel) -> dict[str, Any]:
+    """What the configuration says about a model."""
+    config = stored.config
+    parents = [layer.from_name for layer in stored.manifest.layers if layer.kind == "model"]
+    return {
+        "parent_model": parents[0] if parents else "",
+        "format": config.model_format,
+        "family": config.model_family,
+        "families": config.model_families,
+        "parameter_size": config.model_type,
+        "quantization_level": config.file_type,
+    }
 
 
 def _prefers(jinja: JinjaTemplate, own: GoTemplate) -> bool:

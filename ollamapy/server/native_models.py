@@ -10,7 +10,7 @@ from aiohttp import web
 from ollamapy.server.decode import read_request
 from ollamapy.server.encode import expiry, timestamp
 from ollamapy.server.errors import NotFoundError, RequiredError
-from ollamapy.server.models import ServedModel, served
+from ollamapy.server.models import ServedModel, details, served
 from ollamapy.server.requests import CopyRequest, NamedRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import json_response
@@ -18,20 +18,6 @@ from ollamapy.store.errors import InvalidNameError, ModelNotFoundError
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
 from ollamapy.types import RequestError
-
-
-def details(stored: StoredModel) -> dict[str, Any]:
-    """What the configuration says about a model."""
-    config = stored.config
-    parents = [layer.from_name for layer in stored.manifest.layers if layer.kind == "model"]
-    return {
-        "parent_model": parents[0] if parents else "",
-        "format": config.model_format,
-        "family": config.model_family,
-        "families": config.model_families,
-        "parameter_size": config.model_type,
-        "quantization_level": config.file_type,
-    }
 
 
 def _entry(stored: StoredModel, model: ServedModel | None) -> dict[str, Any]:
@@ -74,26 +60,24 @@ async def tags(request: web.Request, service: Service) -> web.Response:
     return json_response({"models": await asyncio.to_thread(list_models, service.store)})
 
 
-def _running(service: Service) -> list[dict[str, Any]]:
-    """Every model that is resident; blocks."""
+async def ps(request: web.Request, service: Service) -> web.Response:
+    """Every model in memory, as it was when it was last asked for: its name may mean another one by now."""
     entries = []
     for resident in service.residency.residents():
-        try:
-            stored = service.store.get(ModelName.parse(resident.name))
-            shown = details(stored)
-        except ValueError:  # deleted while it runs
-            continue
-        entry: dict[str, Any] = {"name": resident.name, "model": resident.name, "digest": stored.digest}
-        entry["details"] = shown
-        size = resident.model.nbytes
-        entry |= {"size": size, "size_vram": 0, "expires_at": expiry(resident.expires)}
-        entry["context_length"] = resident.num_ctx
-        entries.append(entry)
-    return entries
-
-
-async def ps(request: web.Request, service: Service) -> web.Response:
-    return json_response({"models": _running(service)})
+        wanted = resident.wanted
+        entries.append(
+            {
+                "name": wanted.name,
+                "model": wanted.name,
+                "digest": wanted.digest,
+                "details": wanted.details,
+                "size": resident.model.nbytes,
+                "size_vram": 0,
+                "expires_at": expiry(resident.expires),
+                "context_length": resident.num_ctx,
+            }
+        )
+    return json_response({"models": entries})
 
 
 def _named(text: str, role: str) -> ModelName:
@@ -119,10 +103,8 @@ async def delete(request: web.Request, service: Service) -> web.Response:
         raise RequiredError("model is required")
     name = ModelName.parse(asked.model_name)
     try:
-        stored = await asyncio.to_thread(service.store.get, name)
         await asyncio.shield(asyncio.to_thread(service.store.delete, name))
     except ModelNotFoundError:
         raise NotFoundError(f"model '{asked.model_name}' not found") from None
-    if not any(other.weights == stored.weights for other in await asyncio.to_thread(service.store.list)):
-        await service.residency.release(stored.weights)
+    await service.let_go_of_unnamed()
     return web.Response()

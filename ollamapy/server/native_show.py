@@ -13,8 +13,7 @@ from ollamapy._core import GGUFFile
 from ollamapy.server.decode import read_request
 from ollamapy.server.encode import timestamp
 from ollamapy.server.errors import NotFoundError, RequiredError
-from ollamapy.server.models import NO_TEMPLATE, ServedModel, served
-from ollamapy.server.native_models import details
+from ollamapy.server.models import NO_TEMPLATE, ServedModel, details, served
 from ollamapy.server.requests import ShowRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import json_response

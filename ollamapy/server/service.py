@@ -18,6 +18,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.settings import Settings
 from ollamapy.server.trace import note_model, note_usage
+from ollamapy.store.errors import StoreError
 from ollamapy.store.registry.download import Downloads
 from ollamapy.store.registry.http import Patience
 from ollamapy.store.registry.key import RegistryKey
@@ -91,17 +92,48 @@ class Service:
         )
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        loop = asyncio.get_running_loop()
+
+        def changed() -> None:  # in the thread that wrote
+            loop.call_soon_threadsafe(self._store_changed)
+
+        store.changed = changed
+
+    def _store_changed(self) -> None:
+        task = asyncio.ensure_future(self.let_go_of_unnamed())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def let_go_of_unnamed(self) -> None:
+        """Unload what nobody can ask for any more, because its name was deleted or means another model now; one that
+        is in use goes with its last user."""
+        if not self.residency.keys():
+            return
+        try:
+            named = {stored.weights for stored in await asyncio.to_thread(self.store.list)}
+        except StoreError:  # the folder cannot be read: there is no telling
+            return
+        for key in self.residency.keys() - named:
+            await self.residency.release(key)
 
     async def close(self) -> None:
         """Finish what is being written to the store, then let the models go."""
         await asyncio.to_thread(self._writers.shutdown)
+        self.store.changed = lambda: None
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self.residency.close()
         await self.engine.close()
 
     def write(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Run a long write to the store in a thread of its own, where it keeps nobody else from working."""
         return asyncio.get_running_loop().run_in_executor(self._writers, function, *arguments)
+
+    @property
+    def open_requests(self) -> int:
+        """How many wait for a model or for the device, or are answered."""
+        return len(self._tasks)
 
     def shut_down(self) -> None:
         """End what is running: each request answers with ShuttingDownError."""
@@ -116,7 +148,7 @@ class Service:
         assert task is not None
         if self._closing:
             raise ShuttingDownError("the server is shutting down")
-        if len(self._tasks) >= self.settings.max_queue + self.settings.parallel:
+        if self.open_requests >= self.settings.max_queue + self.settings.parallel:
             raise OverloadedError("server busy, please try again.  maximum pending requests exceeded")
         self._tasks.add(task)
         try:
@@ -137,9 +169,7 @@ class Service:
         async with self._counted():
             before = time.monotonic_ns()
             trace = note_model(model.stored.name.short)
-            use = self.residency.use(
-                model.key, model.stored.name.short, model.path, keep_alive, window, model.adapter
-            )
+            use = self.residency.use(model.wanted, keep_alive, window)
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     loaded = await stack.enter_async_context(use)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -178,6 +178,7 @@ class Store:
         self.root = root
         self.manifests = root / "manifests"
         self.blobs = Blobs(root / "blobs")
+        self.changed: Callable[[], None] = lambda: None  # called when a name is gone or means another model
 
     def _find(self, name: ModelName) -> Path | None:
         """The manifest of a name in any spelling."""
@@ -270,6 +271,8 @@ class Store:
             raise
         with contextlib.suppress(FileNotFoundError):  # deleted again already
             sync_folder(path.parent)
+        if existing is not None:
+            self.changed()
         return self._stored(ModelName(*path.relative_to(self.manifests).parts), data, time.time())
 
     def copy(self, source: ModelName, destination: ModelName) -> None:
@@ -296,6 +299,7 @@ class Store:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         self.prune(model.manifest.digests)
+        self.changed()
 
     def prune(self, candidates: set[str] | None = None) -> None:
         """Remove blobs that no manifest names: these, or all that have lain there for a day.

@@ -293,6 +293,23 @@ def test_a_kv_type_makes_pages_smaller_and_nothing_else_runs_on_them(
         build(weights, kv_type="f32")
 
 
+def test_pages_that_are_given_back_can_be_used_again(model: tuple[str, dict[str, Any], str]) -> None:
+    rig = Rig(model[0])
+    groups = range(len(rig.program.groups))
+    sequence = rig.sequence(prompt(80))
+    want = rig.logits([(sequence, 0, 80, 1)])
+    for group in groups:
+        rig.cache.give_back(group, [int(page) for page in rig.free])
+    assert np.array_equal(rig.logits([(sequence, 79, 1, 1)]), want)  # its own pages are as they were
+    for group in groups:
+        rig.cache.give_back(group, [5, *range(64)])
+    assert not np.array_equal(rig.logits([(sequence, 79, 1, 1)]), want)  # zeros
+    assert np.array_equal(rig.logits([(sequence, 0, 80, 1)]), want)
+    for group, pages in ((-1, [0]), (len(groups), [0]), (0, [64]), (0, [-1])):
+        with pytest.raises(ValueError):
+            rig.cache.give_back(group, pages)
+
+
 def test_fusion(model: tuple[str, dict[str, Any], str]) -> None:
     path, _, kind = model
     text = build(Weights(GGUFFile(path), Device(1))).describe()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from fake_core import FakeProgram
+from fake_core import PAGE, FakeProgram
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,6 +16,7 @@ from ollamapy.engine.generation import Generation, Item
 from ollamapy.types import Delta, EngineError
 
 WINDOWS = [(0,), (0, 3), (8, 0), (5,)]
+LONGEST = 60  # tokens of a sequence, more than any here comes to
 
 
 def outcome(job: Generation) -> list[Delta] | BaseException:
@@ -48,6 +49,7 @@ class Batching(RuleBasedStateMachine):
         self.bench = Bench((pages,) * len(windows), program, rows, most)
         self.lane, self.blocks, self.runner = self.bench.lane, self.bench.blocks, self.bench.runner
         self.window = windows[0]
+        self.room = (pages,) * len(windows)
         self.flying: list[list[Item]] = []
         self.jobs: dict[Generation, list[int]] = {}  # and what each says alone
         self.gone: set[Generation] = set()
@@ -64,7 +66,7 @@ class Batching(RuleBasedStateMachine):
     )
     def arrive(self, text: int, cut: int, extra: list[int], predict: int, seed: int, client: str) -> None:
         prompt = (self.texts[text % len(self.texts)][:cut] + extra)[:40]
-        job = self.bench.request(prompt, predict, seed=seed, client=client)
+        job = self.bench.request(prompt, predict, seed=seed, client=client, ctx=LONGEST)
         self.jobs[job] = pure(prompt, predict, seed, self.window)
         self.texts.append(prompt + self.jobs[job])
         self.lane.add(job)
@@ -87,6 +89,21 @@ class Batching(RuleBasedStateMachine):
                 self.lane.copies.clear()
                 self.flying.append(items)
 
+    @rule(share=st.floats(0, 1))
+    def resize(self, share: float) -> None:
+        """Pages go to another model, or come back; memory goes only while no step is in flight."""
+        pages = [
+            max(low, int(share * room)) for low, room in zip(self.lane.least(LONGEST), self.room, strict=True)
+        ]
+        if self.flying:
+            pages = list(map(max, pages, self.blocks.touched))
+        for group, gone in enumerate(self.blocks.resize(pages)):
+            assert not (gone and self.flying)
+            for page in gone:
+                for slot in range(PAGE):
+                    self.lane.cache.slots.pop((group, page, slot), None)
+        assert all(map(int.__le__, self.blocks.touched, self.blocks.total))
+
     @precondition(lambda self: self.flying)
     @rule(luck=st.integers(0, 30))
     def land(self, luck: int) -> None:
@@ -105,7 +122,7 @@ class Batching(RuleBasedStateMachine):
     def every_page_has_one_place(self) -> None:
         tree = self.blocks.tree
         tables = [job.table for job in self.jobs]
-        for group, total in enumerate(self.blocks.total):
+        for group, total in enumerate(tree._fresh):
             nodes = {node for node in tree.root.subtree() if node.pages[group] >= 0}
             own: list[int] = []
             readers: Counter[object] = Counter()
@@ -122,7 +139,7 @@ class Batching(RuleBasedStateMachine):
                         nodes.add(node)
             for node in nodes:
                 assert node.references[group] == readers[node]
-            pages = own + [node.pages[group] for node in nodes] + tree._free[group]
+            pages = own + [node.pages[group] for node in nodes] + tree._free[group] + tree._returned[group]
             assert sorted(pages) == list(range(total))
             assert len(tree._idle[group]) == sum(node.references[group] == 0 for node in nodes)
 

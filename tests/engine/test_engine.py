@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ollamapy.engine import Engine
+from ollamapy.engine.metrics import PREEMPTIONS
 from ollamapy.engine.model import Model
 from ollamapy.types import (
     ContextLengthError,
@@ -34,7 +35,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 @pytest.fixture
 async def smollm2(engine: Engine, smollm2_path: Path) -> Model:
-    return await engine.load(str(smollm2_path))
+    return await engine.load(await engine.prepare(str(smollm2_path)))
 
 
 async def collect(model: Model, request: GenerationRequest) -> list[Delta]:
@@ -140,11 +141,12 @@ async def test_preempted_requests_say_what_they_say_with_memory_enough(
         for i in range(5)
     ]
     want = await asyncio.gather(*(collect(smollm2, request) for request in requests))
+    before = PREEMPTIONS._value.get()
     small = Engine(kv_memory=8 * 30 * 2 * 192 * 2 * 32)  # eight pages for five streams of up to three
     await small.start()
-    tight = await small.load(str(smollm2_path))
+    tight = await small.load(await small.prepare(str(smollm2_path)))
     got = await asyncio.gather(*(collect(tight, request) for request in requests))
-    preemptions = tight.preemptions
+    preemptions = PREEMPTIONS._value.get() - before
     await small.close()
     assert preemptions > 0
     assert [tokens_of(deltas) for deltas in got] == [tokens_of(deltas) for deltas in want]
@@ -159,7 +161,7 @@ async def test_a_chat_model_embeds_whatever_the_chunks(smollm2: Model, smollm2_p
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     other = Engine(threads=1, prefill_chunk=16, kv_memory=64 << 20)
     await other.start()
-    again = await (await other.load(str(smollm2_path))).embed(inputs[::-1])
+    again = await (await other.load(await other.prepare(str(smollm2_path)))).embed(inputs[::-1])
     await other.close()
     assert np.array_equal(again[::-1], vectors)
 
@@ -167,7 +169,7 @@ async def test_a_chat_model_embeds_whatever_the_chunks(smollm2: Model, smollm2_p
 async def test_an_embedding_model_gives_the_same_vectors_in_company(
     engine: Engine, minilm_gguf_path: Path
 ) -> None:
-    minilm = await engine.load(str(minilm_gguf_path))
+    minilm = await engine.load(await engine.prepare(str(minilm_gguf_path)))
     assert (minilm.architecture, minilm.context_length, minilm.embedding_length) == ("bert", 512, 384)
     assert minilm.can_embed and not minilm.can_generate
     inputs = [minilm.tokenizer.encode(f"number {i} " * (1 + i % 40)) for i in range(90)]
@@ -183,7 +185,7 @@ async def test_an_embedding_model_gives_the_same_vectors_in_company(
 
 
 async def test_two_models_answer_side_by_side(smollm2: Model, engine: Engine, gemma3_path: Path) -> None:
-    gemma3 = await engine.load(str(gemma3_path))
+    gemma3 = await engine.load(await engine.prepare(str(gemma3_path)))
     counting = ask(gemma3, "1, 2, 3, 4, 5, 6, 7,", num_predict=8)
     first = await collect(gemma3, counting)
     assert text_of(first).startswith(" 8, 9,")

@@ -62,3 +62,43 @@ def test_need_and_capacity_know_the_window() -> None:
     assert blocks.need(5, rows=4) == (2, 2)
     assert blocks.capacity(rows=4) == 400
     assert blocks.capacity(rows=20) == 24  # eight pages for the window and a chunk are not there
+
+
+def kept(blocks: BlockManager, tokens: list[int]) -> None:
+    """A text that was computed and is left to whoever asks for it next."""
+    table = blocks.table(FakeSequence(tokens), tokens)
+    assert blocks.grow(table, len(tokens))
+    blocks.release(table, len(tokens))
+
+
+def test_fewer_pages_are_free_ones_first_then_those_idle_longest_never_used_ones() -> None:
+    blocks = BlockManager([0], [10], page_tokens=4)
+    busy = table_of(blocks)
+    blocks.grow(busy, 8)
+    kept(blocks, [1] * 8)
+    kept(blocks, [2] * 8)
+    unused = table_of(blocks)
+    blocks.grow(unused, 8)
+    blocks.release(unused)
+    assert (blocks.touched, blocks.used, blocks.tree.idle) == ((8,), (2,), (4,))
+    assert blocks.resize([9]) == [[]] and blocks.free == (3,)  # a promise less
+    assert blocks.resize([6]) == [[7, 6]] and blocks.touched == (6,)
+    assert blocks.resize([5]) == [[3]]  # the end of the older text
+    assert len(blocks.resize([1])[0]) == 3
+    assert blocks.total == blocks.touched == blocks.used == (2,)
+    assert blocks.available == (0,) and not blocks.grow(busy, 12)
+    assert blocks.resize([20]) == [[]] and blocks.total == (10,)  # no more than there is room for
+    assert blocks.grow(busy, 40)
+    assert sorted(busy.pages[0].values()) == list(range(10))
+
+
+def test_a_page_that_is_to_be_copied_keeps_its_memory() -> None:
+    blocks = BlockManager([0], [10], page_tokens=4)
+    kept(blocks, [1, 2, 3, 4])
+    tokens = [1, 2, 3, 9, 9]
+    table = blocks.table(FakeSequence(tokens), tokens)
+    assert blocks.attach(table, blocks.match(table)) == 3
+    assert blocks.copies == [(0, 0, 1)]
+    assert blocks.resize([1]) == [[]] and blocks.tree.idle == (0,)
+    blocks.copies.clear()  # the step is on its way
+    assert blocks.resize([1]) == [[0]]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from ollamapy.engine.memory import available_memory, plan_pages
+from ollamapy.engine.memory import available_memory, pages_needed, plan_pages
 
 GIB = 1 << 30
 
@@ -49,21 +47,20 @@ def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert available_memory(tmp_path / "none", tmp_path) == 0
 
 
-def test_one_group_takes_what_the_budget_pays() -> None:
-    assert plan_pages([Group(0, 1000)], 100_000, 10_000, 256, 64, 32) == [100]
-
-
-def test_a_pool_is_no_larger_than_all_sequences_can_fill() -> None:
-    assert plan_pages([Group(0, 1000)], 10**12, 320, 256, 4, 32) == [40]
+def test_a_group_takes_what_the_budget_pays_for() -> None:
+    assert plan_pages([Group(0, 1000)], 100_000, [1], [500]) == [100]
+    assert plan_pages([Group(0, 1000)], 10**12, [1], [40]) == [40]
 
 
 def test_a_window_leaves_its_share_to_the_global_layers() -> None:
     groups = [Group(512, 5000), Group(0, 1000)]
-    pages = plan_pages(groups, 4_000_000, 32_768, 256, 4, 32)
-    # 100: for each of four the window, a chunk and one page more as it slides
-    assert pages == [100, 3500]
+    assert pages_needed(512, 32_768, 256, 32) == 25  # the window, a chunk and one page more as it slides
+    assert pages_needed(512, 100, 256, 32) == 4
+    assert plan_pages(groups, 4_000_000, [1, 1], [100, 4096]) == [100, 3500]
 
 
-def test_too_little_memory_is_an_error() -> None:
-    with pytest.raises(MemoryError, match="0 MiB are not enough"):
-        plan_pages([Group(0, 1000)], 5000, 4096, 256, 64, 32)
+def test_the_least_is_there_whatever_it_costs() -> None:
+    groups = [Group(512, 5000), Group(0, 1000)]
+    assert plan_pages(groups, 400_000, [25, 50], [100, 4096]) == [66, 66]
+    assert plan_pages(groups, 300_000, [25, 200], [100, 4096]) == [25, 200]
+    assert plan_pages(groups, 5000, [25, 50], [100, 4096]) == [25, 50]

@@ -28,7 +28,7 @@ async def loaded(
     engine = Engine(threads, prefill_chunk=chunk, kv_memory=256 << 20, kv_type=kv_type)
     await engine.start()
     try:
-        yield engine, await engine.load(str(path))
+        yield engine, await engine.load(await engine.prepare(str(path)))
     finally:
         await engine.close()
 

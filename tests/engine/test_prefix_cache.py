@@ -225,7 +225,7 @@ async def test_the_same_bits_with_and_without_shared_pages(
     results = []
     for engine in engines:
         await engine.start()
-        ours = await engine.load(path)
+        ours = await engine.load(await engine.prepare(path))
         text = ours.tokenizer.encode(OPTICKS.read_text(encoding="utf-8")[: 8 * length])
         history, answers, hits = text[:length], [], []
 

@@ -49,7 +49,7 @@ async def engine() -> AsyncIterator[Engine]:
 @pytest.fixture
 async def flat(engine: Engine, tmp_path: Path) -> Model:
     """A model of bytes; at a high temperature all tokens are equally likely to it."""
-    return await engine.load(str(build(tmp_path / "flat.gguf", {"<|go|>": "text"})))
+    return await engine.load(await engine.prepare(str(build(tmp_path / "flat.gguf", {"<|go|>": "text"}))))
 
 
 def ask(model: Model, constraint: Constraint | None, seed: int = 1, **more: Any) -> GenerationRequest:
@@ -151,7 +151,7 @@ async def test_the_trie_is_built_by_the_first_who_needs_it(flat: Model) -> None:
 
 async def test_a_large_vocabulary_does_not_hold_the_event_loop(engine: Engine, gemma3_path: Path) -> None:
     """Its trie takes a second, of which the loop misses next to nothing."""
-    model = await engine.load(str(gemma3_path))
+    model = await engine.load(await engine.prepare(str(gemma3_path)))
     longest, done = 0.0, asyncio.Event()
 
     async def watch() -> None:

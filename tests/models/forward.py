@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollamapy import _core
-from ollamapy.engine.model import Settings, read_parts
+from ollamapy.engine.parts import Settings, prepare
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))  # kl.py, the reader of the reference distributions
@@ -30,7 +30,8 @@ class Forward:
         adapter: Path | None = None,
     ) -> None:
         self.device = _core.Device(threads, isa)
-        self.parts = read_parts(str(path), self.device, Settings(kv_type=kv_type), str(adapter or ""))
+        self.parts = prepare(str(path), self.device, Settings(kv_type=kv_type), str(adapter or ""))
+        self.parts.read()
         self.program = self.parts.program
         self.pages = -(-context // _core.PAGE_TOKENS)
         if self.parts.architecture.bidirectional:

@@ -44,7 +44,8 @@ class FakeModel:
         self.embedding_length = 4
         self.can_generate = True
         self.can_embed = True
-        self.nbytes = 1000
+        self.nbytes = 1 << 30
+        self.capacity = 8192
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         self.engine.requests.append(request)
@@ -77,18 +78,36 @@ class FakeModel:
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
+class FakePrepared:
+    def __init__(self, path: str, gib: int) -> None:
+        self.path = path
+        self.gib = gib
+
+    def needed_bytes(self, num_ctx: int) -> int:
+        """A GiB more for every 10,000 tokens."""
+        return (self.gib + num_ctx // 10_000) << 30
+
+
 class FakeEngine:
-    """Counts what happens to it. `fits` models fit into memory at a time."""
+    """Counts what happens to it. `fits` GiB of models fit into memory at a time."""
 
     def __init__(self, load_seconds: float = 0.0, fits: int = 100) -> None:
         self.load_seconds = load_seconds
         self.fits = fits
         self.sizes: dict[str, int] = {}  # GiB by path, where it is not one
-        self.loads: list[str] = []
-        self.unloads: list[str] = []
-        self.loaded = 0
+        self.spare: dict[str, int] = {}  # GiB by path, of those that shrink() gives back
+        self.events: list[str] = []  # load, unload and shrink, with the path
+        self.models: list[FakeModel] = []
         self.running = 0
         self.requests: list[GenerationRequest] = []
+
+    @property
+    def loads(self) -> list[str]:
+        return [event.removeprefix("load ") for event in self.events if event.startswith("load ")]
+
+    @property
+    def unloads(self) -> list[str]:
+        return [event.removeprefix("unload ") for event in self.events if event.startswith("unload ")]
 
     async def start(self) -> None:
         pass
@@ -96,23 +115,53 @@ class FakeEngine:
     async def close(self) -> None:
         pass
 
-    def needed_bytes(self, path: str) -> int:
-        return self.sizes.get(path, 1) << 30
+    async def prepare(self, path: str, adapter: str = "") -> FakePrepared:
+        if "unreadable" in path:
+            raise OSError(f"{path} cannot be read")
+        return FakePrepared(path, self.sizes.get(path, 1))
 
-    def free_bytes(self) -> int:
-        return (self.fits - self.loaded) << 30
-
-    def held_bytes(self, model: Any) -> int:
-        return 1 << 30
-
-    async def load(self, path: str, adapter: str = "") -> FakeModel:
-        if self.loaded >= self.fits:
-            raise MemoryError("1 GiB more are needed")
-        self.loads.append(path)
+    async def load(self, prepared: FakePrepared, num_ctx: int = 0) -> FakeModel:
+        path = prepared.path
+        self.events.append(f"load {path}")
         await asyncio.sleep(self.load_seconds)
-        self.loaded += 1
-        return FakeModel(self, path)
+        if "broken" in path:
+            raise OSError(f"{path} is cut short")
+        model = FakeModel(self, path)
+        needed = prepared.needed_bytes(num_ctx)
+        if needed <= self.free_bytes():
+            model.nbytes, model.capacity = needed, max(num_ctx, model.capacity)
+        if self.free_bytes() < model.nbytes:
+            raise MemoryError("1 GiB more is needed")
+        self.models.append(model)
+        return model
 
     async def unload(self, model: Any) -> None:
-        self.unloads.append(model.path)
-        self.loaded -= 1
+        self.events.append(f"unload {model.path}")
+        self.models.remove(model)
+
+    def free_bytes(self) -> int:
+        return (self.fits << 30) - sum(model.nbytes for model in self.models)
+
+    def held_bytes(self, model: Any) -> int:
+        return int(model.nbytes)
+
+    def spare_bytes(self, model: Any) -> int:
+        return self.spare.get(model.path, 0) << 30
+
+    async def shrink(self, model: Any, nbytes: int) -> None:
+        self.events.append(f"shrink {model.path}")
+        await asyncio.sleep(0)
+        given = min(nbytes, self.spare_bytes(model))
+        model.nbytes -= given
+        self.spare[model.path] = (self.spare_bytes(model) - given) >> 30
+
+    def missing_bytes(self, model: Any, num_ctx: int) -> int:
+        return max(0, num_ctx - model.capacity) // 10_000 << 30
+
+    def widen(self, model: Any, num_ctx: int) -> None:
+        model.nbytes += self.missing_bytes(model, num_ctx)
+        model.capacity = num_ctx
+        self.events.append(f"widen {model.path}")
+
+    def share_out(self) -> None:
+        self.events.append("share out")

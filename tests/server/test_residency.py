@@ -7,14 +7,20 @@ import contextlib
 
 import pytest
 
-from ollamapy.scheduler.residency import DoesNotFitError, Residency
+from ollamapy.scheduler.residency import DoesNotFitError, Residency, Wanted
 from ollamapy.server.duration import FOREVER
 from ollamapy.types import EngineError
 from tests.server.fake_engine import FakeEngine
 
 
-async def use(residency: Residency, key: str, keep_alive: float | None = None, seconds: float = 0.0) -> None:
-    async with residency.use(key, key, key, keep_alive):
+def model(key: str) -> Wanted:
+    return Wanted(key, key, key)
+
+
+async def use(
+    residency: Residency, key: str, keep_alive: float | None = None, seconds: float = 0.0, num_ctx: int = 0
+) -> None:
+    async with residency.use(model(key), keep_alive, num_ctx):
         await asyncio.sleep(seconds)
 
 
@@ -63,7 +69,7 @@ async def test_timers() -> None:
 async def test_a_model_in_use_stays() -> None:
     engine = FakeEngine()
     residency = Residency(engine, 300, 3)
-    async with residency.use("a", "a", "a", 0.01):
+    async with residency.use(model("a"), 0.01):
         await residency.release("a")
         await asyncio.sleep(0.05)
         assert engine.unloads == []
@@ -92,7 +98,7 @@ async def test_what_does_not_fit_is_refused_with_figures_and_nothing_goes_for_it
     residency = Residency(engine, 300, 3)
     await use(residency, "a")
     with pytest.raises(
-        DoesNotFitError, match=r"'big' requires more system memory \(5.0 GiB\) than is .* \(2.0"
+        DoesNotFitError, match=r"'big' requires more system memory \(5.0 GiB\) than is available \(2.0 GiB\)"
     ):
         await use(residency, "big")
     assert engine.unloads == []
@@ -110,11 +116,11 @@ async def test_two_models_with_room_for_one_take_turns(limit: str) -> None:
     async def client(key: str) -> None:
         nonlocal running
         for _ in range(5):
-            async with residency.use(key, key, key, None):
+            async with residency.use(model(key), None):
                 running += 1
-                assert engine.loaded == 1
+                assert [loaded.path for loaded in engine.models] == [key]
                 await asyncio.sleep(0.003)
-                assert engine.loads[-1] == key
+                assert [loaded.path for loaded in engine.models] == [key]
                 running -= 1
 
     await asyncio.wait_for(asyncio.gather(*(client("ab"[i % 2]) for i in range(6))), 10)
@@ -122,10 +128,97 @@ async def test_two_models_with_room_for_one_take_turns(limit: str) -> None:
     await residency.close()
 
 
+async def test_kv_pages_go_before_a_model_does_and_those_of_idle_ones_first() -> None:
+    engine = FakeEngine(fits=6)
+    engine.sizes |= {"a": 3, "b": 3, "c": 3}
+    engine.spare |= {"a": 2, "b": 1}
+    residency = Residency(engine, 300, 3)
+    async with residency.use(model("a"), None):
+        await use(residency, "b")
+        await use(residency, "c")
+    assert engine.events == ["load a", "load b", "shrink b", "shrink a", "load c"]
+    await residency.close()
+
+
+async def test_kv_pages_stay_when_they_are_not_enough() -> None:
+    engine = FakeEngine(fits=6)
+    engine.sizes |= {"a": 3, "b": 3, "c": 3}
+    engine.spare |= {"a": 1, "b": 1}
+    residency = Residency(engine, 300, 3)
+    await use(residency, "a")
+    await use(residency, "b")
+    await use(residency, "c")
+    assert engine.events == ["load a", "load b", "unload a", "load c"]
+    await residency.close()
+
+
+async def test_a_load_makes_room_for_its_context_unless_that_never_fits() -> None:
+    engine = FakeEngine(fits=4)
+    residency = Residency(engine, 300, 3)
+    await use(residency, "a")
+    await use(residency, "b", num_ctx=20_000)  # 3 GiB: both fit
+    await use(residency, "c", num_ctx=30_000)  # 4 GiB: alone
+    await use(residency, "d", num_ctx=90_000)  # for ever too much: it gets what there is
+    assert engine.events == ["load a", "load b", "unload a", "unload b", "load c", "unload c", "load d"]
+    await residency.close()
+
+
+async def test_a_longer_context_takes_kv_pages_of_others_and_the_place_of_an_idle_model() -> None:
+    engine = FakeEngine(fits=4)
+    engine.sizes["b"] = 2
+    engine.spare["b"] = 1
+    residency = Residency(engine, 300, 3)
+    await use(residency, "a")
+    async with residency.use(model("b"), None):
+        await use(residency, "c")
+        engine.events.clear()
+        await use(residency, "a", num_ctx=18_192)
+        assert engine.events == ["shrink b", "widen a"]
+        await use(residency, "a", num_ctx=18_192)
+        await use(residency, "a", num_ctx=28_192)
+        assert engine.events == ["shrink b", "widen a", "unload c", "widen a"]
+        await use(residency, "a", num_ctx=90_000)  # busy models do not go for it
+        assert engine.events == ["shrink b", "widen a", "unload c", "widen a"]
+    await residency.close()
+
+
+async def test_a_failing_load_leaves_everything_as_it_was() -> None:
+    engine = FakeEngine(fits=2)
+    residency = Residency(engine, 300, 3)
+    await use(residency, "a")
+    await use(residency, "b")
+    with pytest.raises(OSError, match="cannot be read"):
+        await use(residency, "unreadable")
+    assert engine.unloads == []
+    with pytest.raises(OSError, match="cut short"):
+        await use(residency, "broken")
+    assert engine.events[-1] == "share out"  # what others did without for it
+    assert [r.key for r in residency.residents()] == ["b"]
+    await use(residency, "a")
+    await residency.close()
+
+
+async def test_keep_alive_is_the_requests_else_the_models_last_else_the_servers() -> None:
+    residency = Residency(FakeEngine(), 300, 3)
+    await use(residency, "a")
+    assert residency.residents()[0].keep_alive == 300
+    await use(residency, "a", 20)
+    await use(residency, "a")
+    assert residency.residents()[0].keep_alive == 20
+    await use(residency, "a", FOREVER)
+    await use(residency, "a")
+    assert residency.residents()[0].keep_alive == FOREVER
+    await use(residency, "a", 0)
+    await asyncio.sleep(0.02)
+    await use(residency, "a")  # loaded anew: it remembers nothing
+    assert residency.residents()[0].keep_alive == 300
+    await residency.close()
+
+
 async def test_a_load_that_nobody_waits_for_is_not_begun() -> None:
     engine = FakeEngine(fits=1)
     residency = Residency(engine, 300, 3)
-    async with residency.use("a", "a", "a", None):
+    async with residency.use(model("a"), None):
         first = asyncio.ensure_future(use(residency, "b"))
         second = asyncio.ensure_future(use(residency, "c"))
         await asyncio.sleep(0.02)

@@ -273,7 +273,7 @@ def test_ps(scripted: RunningServer) -> None:
     client.embed("vectors", "x", keep_alive=-1)
     models = {m.model: m for m in client.ps().models}
     assert models["echo:latest"].context_length == 100
-    assert models["echo:latest"].size == 1000
+    assert models["echo:latest"].size == 1 << 30
     assert models["vectors:latest"].expires_at is not None
     assert models["vectors:latest"].expires_at.year == 2262
     left = models["echo:latest"].expires_at.timestamp() - time.time()  # type: ignore[union-attr]
