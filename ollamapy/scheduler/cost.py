@@ -80,17 +80,28 @@ class StepBudget:
 
     def __init__(self, cost: StepCost, decoding: int, seen: int, most: int) -> None:
         """decoding rows attend to seen positions in all; most prompt rows have room in a step."""
+        self._cost = cost
+        self._decoding = decoding
+        self._seen = seen
         self._most = most
-        if not cost.known:
-            self._least = most if decoding == 0 else min(most, FIRST_ROWS)
-            self._left = self._per_row = self._per_seen = 0.0
+        self._asked = False  # most steps have no prompt rows: the cost is fitted for those that have
+        self._least = 0
+        self._left = self._per_row = self._per_seen = 0.0
+
+    def _ask(self) -> None:
+        self._asked = True
+        if not self._cost.known:
+            self._least = self._most if self._decoding == 0 else min(self._most, FIRST_ROWS)
             return
-        alone = cost.seconds(decoding, seen)
-        _, self._per_row, self._per_seen = cost.coefficients
-        self._least = min(most, LEAST_ROWS)
-        self._left = (STRETCH - 1) * alone if decoding else LONGEST - alone
+        alone = self._cost.seconds(self._decoding, self._seen)
+        _, self._per_row, self._per_seen = self._cost.coefficients
+        self._least = min(self._most, LEAST_ROWS)
+        self._left = (STRETCH - 1) * alone if self._decoding else LONGEST - alone
 
     def rows(self, position: int, most: int) -> int:
+        """Prompt rows that the step may still take of a prompt, from position on: at most so many."""
+        if not self._asked:
+            self._ask()
         most = min(most, self._most)
         # Half of the rows that there may be stand between position and the middle of the chunk.
         each = self._per_row + self._per_seen * (position + most / 2)
@@ -100,6 +111,7 @@ class StepBudget:
         return min(most, max(self._least, affordable))
 
     def spend(self, position: int, rows: int) -> None:
+        """Prompt rows that rows() allowed are in the step."""
         self._most -= rows
         self._least = max(0, self._least - rows)
         self._left -= rows * (self._per_row + self._per_seen * (position + rows / 2))

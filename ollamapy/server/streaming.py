@@ -18,11 +18,16 @@ from ollamapy.server.errors import describe
 Event = dict[str, Any]
 
 _CLOSED = (ConnectionResetError, ConnectionError)
+_AT_ONCE = 1 << 14  # bytes that fit into a transport's empty buffer
 STALLED = 600.0  # seconds after which a client that reads nothing is cut off (a pager may stand still)
 
 
 async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
     """Write to a client that may not read: what does not leave in time ends the connection."""
+    transport = request.transport
+    if transport is not None and len(data) < _AT_ONCE and transport.get_write_buffer_size() == 0:
+        await response.write(data)  # nothing to wait for: the client has taken all there was
+        return
 
     def cut() -> None:
         if request.transport is not None:
