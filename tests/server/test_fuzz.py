@@ -68,6 +68,7 @@ GRAMMARS: list[Any] = [
     {"type": "grammar", "syntax": "lark", "definition": 'start: "a" start?'},
     {"type": "grammar", "syntax": "lark", "definition": "start: ("},
     {"type": "object", "properties": {"a": {"$ref": "#/properties/a"}}},
+    {"type": {}},
     {"minItems": 3, "maxItems": 2, "type": "array"},
     *(SchemaMaker(seed).make() for seed in range(20)),
 ]

@@ -34,6 +34,12 @@ const ada = [{ role: "user", content: "Ada is 36. Answer in JSON." }];
 const shaped = await client.chat({ model, messages: ada, format, options: { temperature: 0, num_predict: 100 } });
 found.shaped = JSON.parse(shaped.message.content);
 
+const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const tools = [{ type: "function", function: { name: "get_weather", description: "Weather", parameters } }];
+const offered = await client.chat({ model: process.env.TOOLS, messages, tools, options });
+found.offered = offered.done_reason;
+found.refused = await client.chat({ model, messages, tools }).catch((error) => error.status_code);
+
 const vectors = await client.embed({ model: EMBED, input: ["Hello", "Goodbye"] });
 found.lengths = vectors.embeddings.map((vector) => Math.hypot(...vector));
 
