@@ -174,9 +174,10 @@ async def test_litellm(live: RunningServer) -> None:
         parts = [chunk.choices[0].delta.content or "" async for chunk in stream]
         assert "".join(parts) == text, route
         with pytest.raises(litellm.NotFoundError):
-            await litellm.acompletion(**{**more, "model": route["model"].replace(CHAT, "missing")})
+            await litellm.acompletion(**more | {"model": route["model"].replace(CHAT, "missing")})
         ada = {"messages": [{"role": "user", "content": ADA}], "max_tokens": 100, "response_format": Person}
-        shaped = await litellm.acompletion(**more | ada)
+        tooled = {"model": route["model"].replace(CHAT, TOOLS)}  # over Anthropic's dialect it asks for a call
+        shaped = await litellm.acompletion(**more | ada | tooled)
         assert Person.model_validate_json(shaped.choices[0].message.content), route
     function = {"name": "get_weather", "description": "Weather", "parameters": City.model_json_schema()}
     for route in (routes[0], routes[2]):
