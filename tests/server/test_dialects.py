@@ -74,6 +74,25 @@ def test_streams_that_are_not_to_be_kept(scripted: RunningServer, path: str, bod
     )
 
 
+def test_a_page_may_use_anthropics_client(scripted: RunningServer) -> None:
+    wanted = {"x-api-key", "anthropic-version", "anthropic-dangerous-direct-browser-access", "x-stainless-os"}
+    asked = {
+        "Origin": "http://localhost:3000",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": ",".join(sorted(wanted)),
+    }
+    for path, more in (
+        ("/v1/messages", True),
+        ("/v1/messages/count_tokens", True),
+        ("/v1/chat/completions", False),
+    ):
+        answer = httpx.options(f"{scripted.url}{path}", headers=asked)
+        names = set(answer.headers["Access-Control-Allow-Headers"].lower().split(","))
+        assert answer.status_code == 204 and (wanted <= names) is more
+    refused = httpx.options(f"{scripted.url}/v1/messages", headers={**asked, "Origin": "http://evil.example"})
+    assert refused.status_code == 403 and "Access-Control-Allow-Headers" not in refused.headers
+
+
 def test_embeddings_of_an_empty_text(scripted: RunningServer) -> None:
     for empty in ("", [""]):
         answer = post(scripted, "/v1/embeddings", {"model": "vectors", "input": empty}).json()
