@@ -34,18 +34,18 @@ const ada = [{ role: "user", content: "Ada is 36. Answer in JSON." }];
 const shaped = await client.chat({ model, messages: ada, format, options: { temperature: 0, num_predict: 100 } });
 found.shaped = JSON.parse(shaped.message.content);
 
-const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
-const tools = [{ type: "function", function: { name: "get_weather", description: "Weather", parameters } }];
-const offered = await client.chat({ model: process.env.TOOLS, messages, tools, options });
-found.offered = offered.done_reason;
-found.refused = await client.chat({ model, messages, tools }).catch((error) => error.status_code);
-
 const vectors = await client.embed({ model: EMBED, input: ["Hello", "Goodbye"] });
 found.lengths = vectors.embeddings.map((vector) => Math.hypot(...vector));
 
 found.models = (await client.list()).models.map(({ name }) => name);
 found.running = (await client.ps()).models.map(({ name }) => name);
 found.capabilities = (await client.show({ model })).capabilities;
+
+const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const tools = [{ type: "function", function: { name: "get_weather", description: "Weather", parameters } }];
+const offered = await client.chat({ model: process.env.TOOLS, messages, tools, options });
+found.offered = offered.done_reason;
+found.refused = await client.chat({ model, messages, tools }).catch((error) => error.status_code);
 
 const long = await client.generate({ model, prompt: "Count.", options: { num_predict: 2000 }, stream: true });
 try {
