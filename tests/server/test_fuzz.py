@@ -119,7 +119,8 @@ def apart(
 
 
 def aimed(path: str, body: dict[str, Any], draw: Any, registry: str) -> None:
-    """Give a body what gets it past the names, else hardly anything would."""
+    """Give a body what gets it past the names, else hardly anything would. The first choices lead to an answer: with
+    them hypothesis begins."""
     if path in ("/api/pull", "/api/push"):  # always: other names would be looked up in the world
         names = [f"{registry}/library/echo", f"{registry}/none", "127.0.0.1:9/library/echo", "a b", "", 5, []]
         body["model"] = draw(st.sampled_from(names))
@@ -130,7 +131,7 @@ def aimed(path: str, body: dict[str, Any], draw: Any, registry: str) -> None:
     elif path == "/api/create":
         body["model"] = draw(st.sampled_from(["made", body.get("model")]))
         body["from"] = draw(st.sampled_from(["echo", "missing", body.get("from"), None]))
-        if draw(st.booleans()):  # they end most requests
+        if not draw(st.booleans()):  # they end most requests
             for key in (
                 "quantize",
                 "quantization",
@@ -140,11 +141,11 @@ def aimed(path: str, body: dict[str, Any], draw: Any, registry: str) -> None:
                 "remote_host",
             ):
                 body.pop(key, None)
-    elif (model := draw(st.sampled_from(["vectors", "missing", None, "echo", "echo"]))) is not None:
+    elif (model := draw(st.sampled_from(["echo", "echo", "vectors", "missing", None]))) is not None:
         body["model"] = model
-    if "messages" in body and draw(st.integers(0, 2)):
+    if "messages" in body and draw(st.integers(0, 2)) < 2:
         body["messages"] = [{"role": "user", "content": "hello"}]
-        for key in draw(st.sampled_from([[], ENDING])):
+        for key in draw(st.sampled_from([ENDING, []])):
             body.pop(key, None)
     if path in ("/api/chat", "/api/generate") and draw(st.booleans()):
         body["format"] = draw(st.sampled_from(GRAMMARS))
