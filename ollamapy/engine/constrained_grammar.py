@@ -14,6 +14,7 @@ from ollamapy.types import RequestError
 # White space between the parts of a JSON text: enough for every style of indentation, but an end to it.
 _WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
 _MAX_TEXT = 256 << 10  # characters of a schema or a grammar
+_NAMED, _LONGEST_PATH = 20, 200  # paths in a line of the log, characters of a path
 
 # Fuel is llguidance's count of work: a step's is about 5 ms, a grammar's about 20 ms. States take a kilobyte or two.
 LIMITS: dict[str, Any] = {
@@ -50,7 +51,9 @@ def prepared_rule(schema: dict[str, Any], strict: bool) -> dict[str, Any]:
     RequestError."""
     prepared, dropped = prepare(schema, strict)
     if dropped:
-        log.warning("not enforced in a JSON schema: %s", "; ".join(dropped))
+        named = [path[:_LONGEST_PATH] for path in dropped[:_NAMED]]
+        more = f" and {len(dropped) - _NAMED} more" if len(dropped) > _NAMED else ""
+        log.warning("not enforced in a JSON schema: %s%s", "; ".join(named), more)
     options = {"coerce_one_of": True, "whitespace_flexible": True, "whitespace_pattern": _WHITE_SPACE}
     return {**prepared, "x-guidance": options}
 

@@ -8,12 +8,15 @@ for ever. The result means the same or less: what is written under it is valid u
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ollamapy.types import RequestError
 
-_MAX_DEPTH = 100  # of nested schemas
+_MAX_DEPTH = 60  # of nested schemas: two levels of JSON each, of which llguidance reads 127
 _MAX_NODES = 20_000  # values of a schema
+_SMALLEST, _LARGEST = 1e-15, 1e18  # of bounds that llguidance can enforce
+_LARGEST_FACTOR = 100_000  # that it can enforce, if it has few decimals
 
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 # that llguidance knows
@@ -144,7 +147,7 @@ class _Walk:
     def _assertion(self, kept: dict[str, Any], key: str, item: Any, path: str) -> None:
         if key == "type":
             for name in item if isinstance(item, list) else [item]:
-                if name not in _TYPES:
+                if not isinstance(name, str) or name not in _TYPES:
                     raise SchemaError(path, f"unrecognized type {name}")
             kept[key] = item
         elif key == "enum":
@@ -176,6 +179,8 @@ class _Walk:
                 kept[key] = item
             else:
                 self._drop(path)
+        elif not isinstance(item, str):
+            raise SchemaError(path, "must be a string")
         elif item in _FORMATS:
             kept[key] = item
         else:
@@ -192,8 +197,10 @@ class _Walk:
             or (key == "multipleOf" and item <= 0)
         ):
             raise SchemaError(path, "must be a number" + (" above zero" if key == "multipleOf" else ""))
-        else:
+        elif _is_enforced(key, item):
             kept[key] = item
+        else:
+            self._drop(path)
 
     def _reference(self, item: Any, path: str) -> str:
         if not isinstance(item, str):
@@ -291,10 +298,20 @@ def _referenced_openly(root: Any) -> set[str]:
 
 def _is_regex(pattern: str) -> bool:
     """Whether llguidance compiles it: what it does not (look-around, back references) cannot be enforced."""
+    return _compiles({"type": "string", "pattern": pattern})
+
+
+def _is_enforced(key: str, number: float) -> bool:
+    """Whether llguidance can write a bound, or a factor of so many digits, as a regular expression."""
+    if key != "multipleOf":
+        return number == 0 or _SMALLEST <= abs(number) <= _LARGEST
+    return round(number, 3) == number < _LARGEST_FACTOR or _compiles({"type": "number", key: number})
+
+
+def _compiles(schema: dict[str, Any]) -> bool:
     from llguidance import LLMatcher
 
-    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern})
-    error: str = LLMatcher.validate_grammar(grammar)
+    error: str = LLMatcher.validate_grammar(json.dumps({"grammars": [{"json_schema": schema}]}))
     return not error or error.startswith("WARNING")
 
 

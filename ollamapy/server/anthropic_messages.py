@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from ollamapy.prompt.parsers import Content, Piece, Thinking, ToolCall
+from ollamapy.server import web_search
 from ollamapy.server.anthropic_requests import (
     CountTokensRequest,
     MessagesRequest,
@@ -31,6 +32,7 @@ from ollamapy.server.service import Service, Timing
 from ollamapy.server.sse import Event, stream_sse
 from ollamapy.server.streaming import json_response
 from ollamapy.server.tool_choice import choose
+from ollamapy.server.trace import note_uncached
 from ollamapy.types import RequestError, Usage
 
 
@@ -47,6 +49,7 @@ class Writer:
     stop_sequences: list[str]
     id: str = field(default_factory=lambda: "msg_" + secrets.token_hex(12))
     blocks: list[dict[str, Any]] = field(default_factory=list)
+    searches: bool = False  # whether the server's own search was offered
     calls: int = 0
     _open: bool = False  # whether more text may go into the last block
 
@@ -66,7 +69,9 @@ class Writer:
     def events(self, reply: Reply) -> list[Event]:
         found: list[Event] = []
         for piece in reply.pieces:
-            if isinstance(piece, ToolCall):
+            if isinstance(piece, ToolCall) and self.searches and piece.name == web_search.NAME:
+                found += self._search(piece)
+            elif isinstance(piece, ToolCall):
                 if self.calls == 0 or self.parallel:
                     found += self._call(piece)
             elif isinstance(piece, (Content, Thinking)) and piece.text:
@@ -135,8 +140,19 @@ class Writer:
 
     def _call(self, call: ToolCall) -> list[Event]:
         self.calls += 1
-        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
-        found = self._begin(block, {**block, "input": {}})
+        return self._use({"type": "tool_use", "id": call.id, "name": call.name}, call)
+
+    def _search(self, call: ToolCall) -> list[Event]:
+        """A call of the server's own search and its result, which is a failure."""
+        use = f"srvtoolu_{self.id.removeprefix('msg_')}_{len(self.blocks)}"
+        found = self._use({"type": "server_tool_use", "id": use, "name": call.name}, call)
+        code = "unavailable" if web_search.query_of(call.arguments) else "invalid_tool_input"
+        error = {"type": "web_search_tool_result_error", "error_code": code}
+        result = {"type": "web_search_tool_result", "tool_use_id": use, "content": error}
+        return [*found, *self._begin(result, result), *self.close()]
+
+    def _use(self, block: dict[str, Any], call: ToolCall) -> list[Event]:
+        found = self._begin({**block, "input": call.arguments}, {**block, "input": {}})
         delta = {"type": "input_json_delta", "partial_json": orjson.dumps(call.arguments).decode()}
         found.append(self._event("content_block_delta", index=len(self.blocks) - 1, delta=delta))
         return [*found, *self.close()]
@@ -175,10 +191,13 @@ async def _conversation(
     messages = messages_of(asked)
     if not messages:
         raise RequestError("messages: all messages are empty")
+    tools = functions_of(asked.tools)
+    if isinstance(asked, MessagesRequest) and asked.stream:
+        note_uncached()
     model = await find_model(service.store, asked.model)
     value = asked.tool_choice or {}
     parallel = value.get("disable_parallel_tool_use") is not True
-    tool_choice = await choose(functions_of(asked.tools), value or None, parallel)
+    tool_choice = await choose(tools, value or None, parallel)
     wanted = None if asked.output_config is None else asked.output_config.format
     grammar = tool_choice.grammar or await response_format(wanted, "output_config.format")
     return Conversation(
@@ -214,7 +233,8 @@ async def messages(request: web.Request, service: Service) -> web.StreamResponse
         native["stop"] = asked.stop_sequences
     conversation = await _conversation(request, service, asked, native)
     parallel = (asked.tool_choice or {}).get("disable_parallel_tool_use") is not True
-    writer = Writer(asked.model, parallel, asked.stop_sequences)
+    searches = any(web_search.is_search(tool) for tool in asked.tools)
+    writer = Writer(asked.model, parallel, asked.stop_sequences, searches=searches)
     if asked.stream:
         return await stream_sse(request, _stream(conversation, writer), writer.failed)
     return json_response(await _collect(conversation, writer))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 import msgspec
 
+from ollamapy.server import web_search
+from ollamapy.server.checks import is_base64
 from ollamapy.server.requests import Message, ToolCall, ToolCallFunction
 from ollamapy.types import RequestError
 
@@ -92,6 +92,8 @@ def _turn(asked: AnthropicMessage, names: dict[str, str]) -> list[Message]:
             message.tool_calls.append(ToolCall(id=block["id"], type="function", function=function))
         elif kind == "tool_result":
             results.append(_result(block, names))
+        elif kind == "web_search_tool_result":
+            results.append(_tool_message(block, _search_results(block.get("content")), names))
         elif kind == "thinking" and isinstance(block.get("thinking"), str):
             message.thinking = block["thinking"]
         elif not isinstance(block, dict):
@@ -105,43 +107,76 @@ def _turn(asked: AnthropicMessage, names: dict[str, str]) -> list[Message]:
 def _result(block: dict[str, Any], names: dict[str, str]) -> Message:
     content, images = block.get("content"), []
     if isinstance(content, list):
-        images = [_image(part.get("source")) for part in content if _kind(part) == "image"]
+        images = [
+            _image(part.get("source"), "tool_result image") for part in content if _kind(part) == "image"
+        ]
         content = "".join(_text(part) for part in content if isinstance(part, dict))
     if content is not None and not isinstance(content, str):
         raise RequestError("tool_result: content must be a string or an array of blocks")
+    message = _tool_message(block, content or "", names)
+    message.images = images
+    return message
+
+
+def _tool_message(block: dict[str, Any], content: str, names: dict[str, str]) -> Message:
     call = block.get("tool_use_id")
     call = call if isinstance(call, str) else ""
-    return Message(
-        role="tool", content=content or "", images=images, tool_call_id=call, tool_name=names.get(call, "")
-    )
+    return Message(role="tool", content=content, tool_call_id=call, tool_name=names.get(call, ""))
+
+
+def _search_results(content: Any) -> str:
+    """What a search of Anthropic's own servers found, as a model reads it: a line for each page, or why nothing was."""
+    lines = []
+    for found in content if isinstance(content, list) else [content]:
+        if _kind(found) == "web_search_tool_result_error":
+            return ": ".join(
+                ["web_search_tool_result_error", *filter(None, [str(found.get("error_code") or "")])]
+            )
+        if _kind(found) == "web_search_result":
+            lines.append(f"- {found.get('title') or ''}: {found.get('url') or ''}\n")
+    return content if isinstance(content, str) else "".join(lines)
 
 
 def _kind(part: Any) -> Any:
     return part.get("type") if isinstance(part, dict) else None
 
 
-def _image(source: Any) -> str:
+def _image(source: Any, what: str = "image") -> str:
     if not isinstance(source, dict):
-        raise RequestError("invalid image source")
+        raise RequestError(f"invalid {what} source")
     if source.get("type") != "base64" or not isinstance(source.get("data"), str):
-        raise RequestError(
-            f"invalid image source type: {source.get('type')}. Only base64 images are supported."
-        )
-    try:
-        base64.b64decode(source["data"], validate=True)
-    except (binascii.Error, ValueError):
-        raise RequestError("invalid base64 image data") from None
+        kind = source.get("type") or ""
+        raise RequestError(f"invalid image source type: {kind}. Only base64 images are supported.")
+    if not is_base64(source["data"]):
+        raise RequestError("invalid base64 image data")
     return str(source["data"])
 
 
+# Tools of Anthropic's that the client runs itself. Its models know their arguments; others guess from the name.
+_OF_CLIENTS = ("bash_", "text_editor_", "computer_", "memory_")
+_SEARCH = web_search.function(
+    "Search the web for current information. Use this to find up-to-date information about any topic.",
+    "The search query to look up on the web",
+)
+
+
 def functions_of(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The client's own tools as functions. Raises RequestError for tools that only Anthropic's servers have."""
+    """The tools as functions. Raises RequestError for tools that only Anthropic's servers have."""
+    searches = any(web_search.is_search(tool) for tool in tools)
     found: list[dict[str, Any]] = []
     for tool in tools:
-        if tool.get("type") not in (None, "", "custom"):
-            raise RequestError(f"tools of type {tool['type']!r} are not supported: only custom tools are")
+        kind = tool.get("type") or "custom"
+        if web_search.is_search(tool):
+            found += [] if _SEARCH in found else [_SEARCH]
+            continue
+        if kind != "custom" and not str(kind).startswith(_OF_CLIENTS):
+            raise RequestError(
+                f"tools of type {kind!r} are not supported: only Anthropic's servers have them"
+            )
         if not isinstance(tool.get("name"), str) or not tool["name"]:
             raise RequestError("a tool needs a name")
+        if searches and tool["name"] == web_search.NAME:
+            continue  # a call of it would be ambiguous
         function = {"name": tool["name"], "description": tool.get("description") or ""}
         function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
         if tool.get("strict") is True:

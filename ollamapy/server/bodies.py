@@ -72,7 +72,8 @@ async def chunks(request: web.Request) -> AsyncGenerator[bytes, None]:
         except (asyncio.TimeoutError, TimeoutError):
             raise SlowBodyError("the body did not come in time") from None
         except web.RequestPayloadError as error:
-            raise BodyError(f"the body cannot be read: {error}") from None
+            words = " ".join(str(error).removeprefix("400, message:").split())
+            raise BodyError(f"the body cannot be read: {words}") from None
         if not chunk:
             return
         deadline += len(chunk) / _SLOWEST

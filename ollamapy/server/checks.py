@@ -13,7 +13,7 @@ from ollamapy.server.models import ServedModel
 from ollamapy.types import RequestError
 
 _THINK_LEVELS = ("low", "medium", "high", "max")
-_MOST_LOGPROBS = 20
+MOST_LOGPROBS = 20
 
 
 def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | str | None:
@@ -49,13 +49,19 @@ def check_capability(model: ServedModel, capability: str) -> None:
         raise RequestError(f"{model.stored.name.full} does not support {capability}")
 
 
+def is_base64(text: str) -> bool:
+    """Whether a text is base64, which line breaks may cut as mail does."""
+    try:
+        base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True
+
+
 def check_images(images: Iterable[str]) -> None:
     """Raises RequestError for text that is no base64."""
-    for image in images:
-        try:
-            base64.b64decode(image, validate=True)
-        except (binascii.Error, ValueError):
-            raise RequestError("illegal base64 data in images") from None
+    if not all(is_base64(image) for image in images):
+        raise RequestError("illegal base64 data in images")
 
 
 def check_vision(images: int, model: ServedModel) -> None:
@@ -66,6 +72,6 @@ def check_vision(images: int, model: ServedModel) -> None:
 
 def logprob_count(logprobs: bool, top: int) -> int:
     """How many alternatives each token reports, -1: no logprobs. Raises RequestError."""
-    if not 0 <= top <= _MOST_LOGPROBS:
-        raise RequestError(f"top_logprobs must be between 0 and {_MOST_LOGPROBS}")
+    if not 0 <= top <= MOST_LOGPROBS:
+        raise RequestError(f"top_logprobs must be between 0 and {MOST_LOGPROBS}")
     return top if logprobs else -1

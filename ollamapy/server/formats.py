@@ -59,6 +59,7 @@ async def response_format(value: Any, where: str) -> str | None:
     if value is None:
         return None
     kind = value.get("type") if isinstance(value, dict) else None
+    kind = kind.strip().lower() if isinstance(kind, str) else None
     if kind == "text":
         return None
     if kind == "json_object":

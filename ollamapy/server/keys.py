@@ -32,7 +32,8 @@ def read_keys(text: str) -> frozenset[bytes]:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise KeysError(f"OLLAMAPY_API_KEYS: cannot read {path}: {error}") from None
-    digests = frozenset(_digest(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
+    entries = (line.strip() for line in lines)
+    digests = frozenset(_digest(entry) for entry in entries if entry and not entry.startswith("#"))
     if not digests:
         raise KeysError("OLLAMAPY_API_KEYS is set and holds no key")
     return digests

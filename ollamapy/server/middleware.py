@@ -25,6 +25,10 @@ _HEADERS = (
     "x-stainless-os,x-stainless-package-version,x-stainless-poll-helper,x-stainless-retry-count,"
     "x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout"
 )
+# What Anthropic's client sends from a page besides; Ollama does not let it.
+_ANTHROPIC_HEADERS = (
+    ",x-api-key,anthropic-version,anthropic-beta,anthropic-dangerous-direct-browser-access,x-stainless-helper"
+)
 _MAX_AGE = "43200"  # seconds a browser may remember a preflight
 
 
@@ -77,6 +81,8 @@ def access(settings: Settings) -> object:
         if granted and request.method != "OPTIONS":
             return await handler(request)
         response = web.Response(status=204 if granted else 403, headers=_PREFLIGHT if granted else None)
+        if granted and dialect_of(request.path) == "anthropic":
+            response.headers["Access-Control-Allow-Headers"] += _ANTHROPIC_HEADERS
         if request.method == "OPTIONS" and (methods := allowed_methods(request.app, request.path)):
             response.headers["Allow"] = ", ".join(methods)
         return response

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from ollamapy.server.decode import read_request
 from ollamapy.server.errors import RequiredError, ServerError
-from ollamapy.server.requests import PullRequest
+from ollamapy.server.requests import TransferRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
 from ollamapy.store.importing import import_pack, model_layers
@@ -104,7 +104,7 @@ async def pull_pack(service: Service, name: ModelName) -> AsyncGenerator[Event, 
 
 
 async def pull(request: web.Request, service: Service) -> web.StreamResponse:
-    asked = await read_request(request, PullRequest)
+    asked = await read_request(request, TransferRequest)
     name = ModelName.parse(asked.model_name)
     if name.host.lower() == PACK_HOST:
         events = pull_pack(service, name)
@@ -115,7 +115,7 @@ async def pull(request: web.Request, service: Service) -> web.StreamResponse:
 
 
 async def push(request: web.Request, service: Service) -> web.StreamResponse:
-    asked = await read_request(request, PullRequest)
+    asked = await read_request(request, TransferRequest)
     if not asked.model_name:
         raise RequiredError("model is required")
     name = await asyncio.to_thread(service.store.spelling, ModelName.parse(asked.model_name))

@@ -262,10 +262,10 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
     max_tokens = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     native = options_of(asked, max_tokens)
     think = effort_think(asked.reasoning.effort if asked.reasoning is not None else asked.reasoning_effort)
+    count = logprob_count(asked.logprobs, asked.top_logprobs)
     if not asked.model:
         raise RequiredError("model is required")
     model = await find_model(service.store, asked.model)
-    count = logprob_count(asked.logprobs, asked.top_logprobs)
     bias = biases(asked.logit_bias)
     n = choices(asked.n)
     tool_choice = await choose(asked.tools, asked.tool_choice, asked.parallel_tool_calls)

@@ -24,9 +24,9 @@ from ollamapy.store.store import StoredModel
 from ollamapy.types import RequestError, Usage
 
 
-def _entry(stored: StoredModel) -> dict[str, Any]:
+def _entry(stored: StoredModel, name: str) -> dict[str, Any]:
     return {
-        "id": stored.name.short,
+        "id": name,
         "object": "model",
         "created": int(stored.modified),
         "owned_by": stored.name.namespace,
@@ -35,21 +35,22 @@ def _entry(stored: StoredModel) -> dict[str, Any]:
 
 async def list_models(request: web.Request, service: Service) -> web.Response:
     stored = await asyncio.to_thread(lambda: list(service.store.list()))
-    return json_response({"object": "list", "data": [_entry(model) for model in stored]})
+    return json_response({"object": "list", "data": [_entry(model, model.name.short) for model in stored]})
 
 
 async def show_model(request: web.Request, service: Service) -> web.Response:
-    name = ModelName.parse(request.match_info["id"])
+    asked = request.match_info["id"]
+    name = ModelName.parse(asked)
     try:
         stored = await asyncio.to_thread(service.store.get, name)
     except ModelNotFoundError:
         raise NotFoundError(f"model '{name.short}' not found") from None
-    return json_response(_entry(stored))
+    return json_response(_entry(stored, asked))
 
 
 def _inputs(value: Any) -> list[str | list[int]]:
     """`input`: a text, token ids, or a list of either. Raises RequestError."""
-    if value is None or value == "" or value == []:
+    if value is None or value == []:
         raise RequestError("invalid input")
     if isinstance(value, str):
         return [value]

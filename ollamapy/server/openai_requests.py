@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from ollamapy.server.checks import is_base64
 from ollamapy.server.requests import Message, ToolCall, ToolCallFunction
 from ollamapy.types import RequestError
 
 _IMAGE_KINDS = ("jpeg", "jpg", "png", "webp")
-_MOST_CHOICES = 64
+MOST_CHOICES = 64
 _BIAS_LIMIT = 100.0
 _EFFORTS = {
     "": None,
@@ -159,8 +158,8 @@ def biases(value: dict[str, float]) -> dict[int, float]:
 
 
 def choices(n: int, name: str = "n") -> int:
-    if not 1 <= n <= _MOST_CHOICES:
-        raise RequestError(f"{name} must be between 1 and {_MOST_CHOICES}")
+    if not 1 <= n <= MOST_CHOICES:
+        raise RequestError(f"{name} must be between 1 and {MOST_CHOICES}")
     return n
 
 
@@ -182,12 +181,21 @@ def image_data(url: str) -> str:
     for prefix in prefixes:
         if url.startswith(prefix):
             data = url.removeprefix(prefix)
-            try:
-                base64.b64decode(data, validate=True)
-            except (binascii.Error, ValueError):
-                break
-            return data
+            if is_base64(data):
+                return data
     raise RequestError("invalid image input")
+
+
+def audio_data(audio: Any) -> str:
+    """The base64 of an `input_audio` part. Raises RequestError."""
+    if not isinstance(audio, dict):
+        raise RequestError("invalid input_audio format")
+    data = audio.get("data")
+    if not isinstance(data, str):
+        raise RequestError("invalid input_audio format: missing data")
+    if not is_base64(data):
+        raise RequestError("invalid input_audio base64 data")
+    return data
 
 
 def role_of(role: str) -> str:
@@ -205,6 +213,8 @@ def _part(role: str, part: Any) -> Message:
         url = url.get("url") if isinstance(url, dict) else url
         if isinstance(url, str):
             return Message(role=role, images=[image_data(url)])
+    if kind == "input_audio":  # for models that hear; all media go the way of images
+        return Message(role=role, images=[audio_data(part.get("input_audio"))])
     raise RequestError("invalid message format")
 
 
@@ -219,9 +229,11 @@ def _calls(calls: Sequence[ChatToolCall] | None) -> list[ToolCall]:
 def arguments_of(text: str, wrong: str = "invalid tool call arguments") -> dict[str, Any]:
     """The arguments of a call from their JSON. Raises RequestError."""
     try:
-        value = json.loads(text) if text else {}
+        value = json.loads(text) if text else None
     except (ValueError, RecursionError):
-        value = None
+        value = text
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise RequestError(wrong)
     return value

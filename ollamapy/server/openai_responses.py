@@ -12,10 +12,10 @@ import orjson
 from aiohttp import web
 
 from ollamapy.prompt.parsers import Content, Piece, Thinking, ToolCall
+from ollamapy.server import web_search
 from ollamapy.server.checks import logprob_count
 from ollamapy.server.conversation import Asked, Conversation, Reply
 from ollamapy.server.decode import read_request
-from ollamapy.server.dialect_errors import failure
 from ollamapy.server.encode import cached_tokens, logprob_entry
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import response_format
@@ -29,6 +29,7 @@ from ollamapy.server.service import Service, Timing
 from ollamapy.server.sse import Event, stream_sse
 from ollamapy.server.streaming import json_response
 from ollamapy.server.tool_choice import choose
+from ollamapy.server.trace import note_uncached
 from ollamapy.types import RequestError, Usage
 
 # OpenAI refuses a smaller max_output_tokens, so that no client of its own can be cut there: who asks for less
@@ -38,7 +39,7 @@ _LEAST_LIMIT = 16
 # What these say of themselves in User-Agent: they read the events of a stream as OpenAI's clients do.
 _ORDERLY_AGENTS = ("ai-sdk/", "litellm/")
 
-_NOT_CACHED = {"Cache-Control": "no-cache"}  # what Ollama says of a stream here, and only here
+_TOOL = {"name": "", "description": None, "strict": None, "parameters": None}  # a function that says nothing
 
 
 def usage_value(usage: Usage, reasoning: int) -> dict[str, Any]:
@@ -95,6 +96,7 @@ class Writer:
         self._item: _Item | None = None
         self._sequence = 0
         self._calls = 0
+        self._searches = any(web_search.is_search(tool) for tool in asked.tools)
 
     def response(self, status: str, usage: dict[str, Any] | None = None, reason: str = "") -> dict[str, Any]:
         asked = self.asked
@@ -113,7 +115,7 @@ class Writer:
             "instructions": asked.instructions or None,
             "output": list(self.output),
             "error": None,
-            "tools": asked.tools,
+            "tools": [_TOOL | tool if tool.get("type") == "function" else tool for tool in asked.tools],
             "tool_choice": asked.tool_choice or "auto",
             "truncation": asked.truncation or "disabled",
             "parallel_tool_calls": asked.parallel_tool_calls,
@@ -151,7 +153,9 @@ class Writer:
         found: list[Event] = []
         entries = [logprob_entry(entry, self.with_top) for entry in reply.logprobs]
         for piece in reply.pieces:
-            if isinstance(piece, ToolCall):
+            if isinstance(piece, ToolCall) and self._searches and piece.name == web_search.NAME:
+                found += self._search(piece)
+            elif isinstance(piece, ToolCall):
                 if self._calls == 0 or self.asked.parallel_tool_calls:
                     found += self._call(piece)
             elif isinstance(piece, Thinking) or (isinstance(piece, Content) and not self._calls):
@@ -171,7 +175,7 @@ class Writer:
         """The finished response. whole: one that was not streamed has a message in it if it has nothing else."""
         if self._left_open is not None:
             self.output.append(self._left_open.value("completed"))
-        spoken = any(item["type"] in ("message", "function_call") for item in self.output)
+        spoken = any(item["type"] != "reasoning" for item in self.output)
         if whole and not spoken:
             self.output.append(_Item("message", f"msg_{number()}").value("completed"))
         cut = self._is_cut(reply)
@@ -264,6 +268,18 @@ class Writer:
         )
         return [*found, *self._finish(value | {"status": "completed", "arguments": arguments})]
 
+    def _search(self, call: ToolCall) -> list[Event]:
+        """A call of the server's own search, which fails."""
+        found = self._close("completed")
+        action = {"type": "search", "query": web_search.query_of(call.arguments)}
+        item = {"id": f"ws_{number()}_{len(self.output)}", "type": "web_search_call", "action": action}
+        at = {"item_id": item["id"], "output_index": len(self.output)}
+        added = item | {"status": "in_progress"}
+        found.append(self.event("response.output_item.added", output_index=len(self.output), item=added))
+        found.append(self.event("response.web_search_call.in_progress", **at))
+        found.append(self.event("response.web_search_call.searching", **at))
+        return [*found, *self._finish(item | {"status": "failed"})]
+
     def failed(self, status: int, text: str) -> list[Event]:
         response = self.response("failed")
         response["error"] = {"code": "server_error", "message": text}
@@ -309,18 +325,8 @@ async def _collect(conversation: Conversation, writer: Writer) -> dict[str, Any]
 
 
 async def responses(request: web.Request, service: Service) -> web.StreamResponse:
-    asked = await read_request(request, ResponsesRequest)
-    try:
-        return await _respond(request, service, asked)
-    except Exception as error:
-        refused = failure(request.path, error)
-        if asked.stream:
-            refused.headers.update(_NOT_CACHED)
-        return refused
-
-
-async def _respond(request: web.Request, service: Service, asked: ResponsesRequest) -> web.StreamResponse:
     timing = Timing()
+    asked = await read_request(request, ResponsesRequest)
     if asked.background:
         raise RequestError("background responses are not supported: nothing is stored")
     if asked.previous_response_id or asked.conversation:
@@ -328,6 +334,8 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
     messages = input_messages(asked)
     think = effort_think(asked.reasoning.effort if asked.reasoning is not None else "")
     tools = functions_of(asked.tools)
+    if asked.stream:
+        note_uncached()
     if not asked.model:
         raise RequiredError("model is required")
     model = await find_model(service.store, asked.model)
@@ -361,5 +369,5 @@ async def _respond(request: web.Request, service: Service, asked: ResponsesReque
     orderly = not asked.stream or of_openai or any(name in agent for name in _ORDERLY_AGENTS)
     writer = Writer(asked, count > 0, of_openai, orderly)
     if asked.stream:
-        return await stream_sse(request, _stream(conversation, writer), writer.failed, _NOT_CACHED)
+        return await stream_sse(request, _stream(conversation, writer), writer.failed)
     return json_response(await _collect(conversation, writer))

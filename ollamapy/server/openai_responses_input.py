@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ollamapy.server import web_search
 from ollamapy.server.openai_requests import Reasoning, arguments_of, image_data
 from ollamapy.server.requests import Message, ToolCall, ToolCallFunction
 from ollamapy.types import RequestError
@@ -70,7 +71,7 @@ class _Items:
         elif kind == "function_call":
             self._call(item)
         elif kind == "function_call_output":
-            content, images = _content(item.get("output"), f"{where}.output")
+            content, images = _content(item.get("output"), f"{where}: output")
             call = _text(item.get("call_id"))
             self._messages.append(
                 Message(
@@ -89,7 +90,7 @@ class _Items:
             raise RequestError(f'{where}: unknown input item type: "{kind}"')
 
     def _message(self, item: dict[str, Any], where: str, following: Any) -> None:
-        content, images = _content(item.get("content"), f"{where}.content")
+        content, images = _content(item.get("content"), f"{where}: content")
         message = Message(role=_text(item.get("role")), content=content, images=images)
         if message.role == "assistant":
             message.thinking, self.thought = self.thought, ""
@@ -153,9 +154,16 @@ def _content(value: Any, where: str) -> tuple[str, list[str]]:
 
 def functions_of(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The functions among the tools, those of namespaces under their full names. Raises RequestError."""
+    searches = any(web_search.is_search(tool) for tool in tools)
     found: list[dict[str, Any]] = []
     for tool in tools:
         kind = tool.get("type")
+        if web_search.is_search(tool):
+            described = web_search.function("Search the web for current information.", "The search query.")
+            found += [] if described in found else [described]
+            continue
+        if searches and tool.get("name") == web_search.NAME:
+            continue  # a call of it would be ambiguous
         if kind == "namespace":
             members = tool.get("tools")
             prefix = f"{tool['name']}." if isinstance(tool.get("name"), str) and tool["name"] else ""

@@ -131,6 +131,8 @@ class CreateRequest(NamedRequest, kw_only=True):
         return self.quantize or self.older_quantize
 
 
-class PullRequest(NamedRequest, kw_only=True):
+class TransferRequest(NamedRequest, kw_only=True):
+    """A pull or a push."""
+
     insecure: bool = False
     stream: bool = True

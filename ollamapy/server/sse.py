@@ -7,7 +7,7 @@ stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +41,11 @@ async def stream_sse(
     request: web.Request,
     events: AsyncGenerator[Event, None],
     failed: Failed,
-    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """Write events. Whatever happens, the generator is closed: leaving clients free their work."""
     try:
         first = await anext(aiter(events))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **(headers or {})})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         try:
             await write(request, response, first.encode())

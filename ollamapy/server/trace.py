@@ -43,6 +43,11 @@ class Trace:
     usages: list[Usage] = field(default_factory=list)  # of its generations, kept up to date by the engine
     end: str = ""
     error: str = ""
+    uncached: bool = False  # the answer says that it is not to be kept
+
+    def headers(self) -> dict[str, str]:
+        """What the answer's headers say of the request."""
+        return {HEADER: self.id} | ({"Cache-Control": "no-cache"} if self.uncached else {})
 
     def fields(self, status: int) -> dict[str, Any]:
         """The line's fields. Those of generations stand there only if there were any."""
@@ -103,6 +108,13 @@ def note_error(text: str) -> None:
         trace.end, trace.error = "error", text
 
 
+def note_uncached() -> None:
+    """Whatever is answered now is not to be kept, as Ollama says of the streams of some dialects."""
+    trace = current()
+    if trace is not None:
+        trace.uncached = True
+
+
 @web.middleware
 async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost middleware: an id for every request, a line in the log for each that has ended."""
@@ -113,11 +125,11 @@ async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         status = response.status
         if not response.prepared:
-            response.headers[HEADER] = trace.id
+            response.headers.update(trace.headers())
         return response
     except web.HTTPException as error:
         status = error.status
-        error.headers[HEADER] = trace.id
+        error.headers.update(trace.headers())
         raise
     except BaseException:  # the client left: nothing else passes the middlewares below
         trace.end = "disconnect"
@@ -133,7 +145,7 @@ async def identify(request: web.Request, response: web.StreamResponse) -> None:
     """A signal handler that names the request in the headers of a stream, which leave before it has ended."""
     trace = current()
     if trace is not None:
-        response.headers[HEADER] = trace.id
+        response.headers.update(trace.headers())
 
 
 def _milliseconds(nanoseconds: int) -> float:

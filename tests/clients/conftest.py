@@ -121,7 +121,7 @@ def live(server: RunningServer) -> RunningServer:
 
 # What a library says of itself, whoever it talks to: old calls, connections that it leaves open.
 _OF_THEMSELVES = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
-_OF_THEIR_TYPES = "is using the `ReadOnly` qualifier"  # litellm's, when it first builds its own classes
+_OF_THEIR_TYPES = "using the `ReadOnly` qualifier"  # litellm's, when it first builds its own classes
 
 
 class _Complaints(logging.Handler):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import anthropic
+import pydantic
 import pytest
 from anthropic import AsyncAnthropic
 
@@ -86,6 +87,26 @@ async def test_a_call_and_its_result(client: AsyncAnthropic, choice: Any) -> Non
         messages=history, max_tokens=16, tool_choice={"type": "none"}, **more
     )
     assert [block.type for block in after.content] == ["text"]
+
+
+class Person(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=20)
+    age: int = pydantic.Field(ge=0, le=150)
+
+
+async def test_a_schema_is_parsed(client: AsyncAnthropic) -> None:
+    ada: list[Any] = [{"role": "user", "content": "Ada is 36. Answer in JSON."}]
+    more: dict[str, Any] = {
+        "model": CHAT,
+        "messages": ada,
+        "max_tokens": 100,
+        "extra_body": {"temperature": 0},
+    }
+    parsed = await client.messages.parse(output_format=Person, **more)
+    assert isinstance(parsed.parsed_output, Person) and parsed.stop_reason == "end_turn"
+    async with client.messages.stream(output_format=Person, **more) as stream:
+        final = await stream.get_final_message()
+    assert final.parsed_output == parsed.parsed_output
 
 
 async def test_thinking_is_dropped_where_a_model_cannot(client: AsyncAnthropic) -> None:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 import langchain_ollama
 import langchain_openai
 import litellm
+import ollama
+import openai
 import pydantic
 import pydantic_ai
 import pytest
+from langchain_core.messages import AIMessage
 from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.ollama import OllamaEmbedding
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.ollama import Ollama
@@ -30,8 +35,14 @@ KEY = "unused"
 
 
 class Person(pydantic.BaseModel):
+    """A person."""
+
     name: str = pydantic.Field(max_length=20)
     age: int = pydantic.Field(ge=0, le=150)
+
+
+class City(pydantic.BaseModel):
+    city: str = pydantic.Field(max_length=20)
 
 
 async def test_langchain_openai(live: RunningServer) -> None:
@@ -52,6 +63,8 @@ async def test_langchain_openai(live: RunningServer) -> None:
     called = langchain_openai.ChatOpenAI(model=TOOLS, max_tokens=100, **more)
     person = called.with_structured_output(Person, method="function_calling").invoke("Ada is 36.")
     assert isinstance(person, Person)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        langchain_openai.ChatOpenAI(model="missing", **more).invoke(QUESTION)
 
 
 async def test_langchain_ollama(live: RunningServer) -> None:
@@ -65,6 +78,10 @@ async def test_langchain_ollama(live: RunningServer) -> None:
     assert used == [answer.usage_metadata]
     shaped = langchain_ollama.ChatOllama(model=CHAT, num_predict=100, **options)
     assert isinstance(shaped.with_structured_output(Person, method="json_schema").invoke(ADA), Person)
+    with pytest.raises(ollama.ResponseError, match="does not support tools"):
+        shaped.bind_tools([Person]).invoke(ADA)
+    offered = langchain_ollama.ChatOllama(model=TOOLS, num_predict=24, **options).bind_tools([Person])
+    assert isinstance(offered.invoke(QUESTION), AIMessage)
     plain = langchain_ollama.OllamaLLM(model=CHAT, num_predict=24, **options)
     text = plain.invoke(QUESTION)
     assert "Paris" in text and "".join(plain.stream(QUESTION)) == text
@@ -109,6 +126,32 @@ async def test_llama_index(live: RunningServer) -> None:
     assert one == pytest.approx(other, abs=1e-6)
 
 
+async def test_llama_index_shapes_and_calls(live: RunningServer) -> None:
+    more: dict[str, Any] = {
+        "api_base": f"{live.url}/v1",
+        "api_key": KEY,
+        "is_chat_model": True,
+        "is_function_calling_model": True,
+        "temperature": 0,
+        "max_tokens": 100,
+        "max_retries": 0,
+    }
+    compatible = OpenAILike(model=TOOLS, **more)
+    person = await compatible.astructured_predict(Person, PromptTemplate(ADA))
+    assert isinstance(person, Person)
+    tool = FunctionTool.from_defaults(lambda city: city, name="get_weather", fn_schema=City)
+    called = await compatible.achat_with_tools([tool], user_msg=QUESTION, tool_required=True)
+    (call, *_) = compatible.get_tool_calls_from_response(called)
+    assert call.tool_name == "get_weather" and 0 < len(call.tool_kwargs["city"]) <= 20
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        await OpenAILike(model="missing", **more).acomplete(QUESTION)
+    options: dict[str, Any] = {"base_url": live.url, "temperature": 0, "context_window": 2048}
+    shaped = Ollama(model=CHAT, additional_kwargs={"num_predict": 100}, **options)
+    assert isinstance(await shaped.astructured_predict(Person, PromptTemplate(ADA)), Person)
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        await Ollama(model="missing", **options).acomplete(QUESTION)
+
+
 async def test_litellm(live: RunningServer) -> None:
     ask = [{"role": "user", "content": QUESTION}]
     routes: list[dict[str, Any]] = [
@@ -130,6 +173,24 @@ async def test_litellm(live: RunningServer) -> None:
         stream = await litellm.acompletion(**more, stream=True)
         parts = [chunk.choices[0].delta.content or "" async for chunk in stream]
         assert "".join(parts) == text, route
+        with pytest.raises(litellm.NotFoundError):
+            await litellm.acompletion(**more | {"model": route["model"].replace(CHAT, "missing")})
+        ada = {"messages": [{"role": "user", "content": ADA}], "max_tokens": 100, "response_format": Person}
+        tooled = {"model": route["model"].replace(CHAT, TOOLS)}  # over Anthropic's dialect it asks for a call
+        shaped = await litellm.acompletion(**more | ada | tooled)
+        assert Person.model_validate_json(shaped.choices[0].message.content), route
+    function = {"name": "get_weather", "description": "Weather", "parameters": City.model_json_schema()}
+    for route in (routes[0], routes[2]):
+        called = await litellm.acompletion(
+            **{**route, "model": route["model"].replace(CHAT, TOOLS)},
+            messages=ask,
+            tools=[{"type": "function", "function": function}],
+            tool_choice="required",
+            temperature=0,
+            max_tokens=100,
+        )
+        (call, *_) = called.choices[0].message.tool_calls
+        assert City.model_validate_json(call.function.arguments).city, route
     vectors = await litellm.aembedding(
         model=f"openai/{EMBED}", input=["Hello"], api_base=f"{live.url}/v1", api_key=KEY
     )
@@ -152,3 +213,5 @@ async def test_pydantic_ai(live: RunningServer) -> None:
         model_settings={"temperature": 0, "max_tokens": 100, "parallel_tool_calls": False},
     )
     assert isinstance((await shaped.run("Ada is 36.")).output, Person)
+    with pytest.raises(pydantic_ai.exceptions.ModelHTTPError, match="not found"):
+        await pydantic_ai.Agent(OpenAIChatModel("missing", provider=provider)).run(QUESTION)

@@ -116,6 +116,10 @@ def test_openai_on_a_real_model(live: RunningServer, programs: Path) -> None:
     found = _found(live, programs, "openai.mjs")
     assert "Paris" in found["whole"] and found["streamed"] == found["response"] == found["whole"]
     assert found["shaped"].keys() == {"name", "age"} and found["shaped"]["age"] <= 150
+    (whole, streamed) = found["calls"]
+    assert whole == streamed and whole[0] == "tool_calls"
+    ((name, arguments),) = whole[1]
+    assert name == "get_weather" and 0 < len(arguments["city"]) <= 20
     assert found["kinds"][:2] == ["response.created", "response.in_progress"]
     assert found["kinds"][-1] == "response.completed"
     assert abs(found["length"] - 1) < 1e-5
@@ -126,6 +130,11 @@ def test_anthropic_on_a_real_model(live: RunningServer, programs: Path) -> None:
     found = _found(live, programs, "anthropic.mjs")
     assert "Paris" in found["whole"] and found["streamed"] == found["whole"]
     assert (found["reason"], found["counted"]) == ("end_turn", True)
+    assert found["shaped"].keys() == {"name", "age"} and found["shaped"]["age"] <= 150
+    (whole, streamed) = found["calls"]
+    assert whole == streamed and whole[0] == "tool_use"
+    ((kind, name, arguments),) = whole[1]
+    assert (kind, name) == ("tool_use", "get_weather") and 0 < len(arguments["city"]) <= 20
     assert found["error"] == ["NotFoundError", 404]
 
 
@@ -137,6 +146,7 @@ def test_ollama_on_a_real_model(live: RunningServer, programs: Path) -> None:
     assert found["shaped"].keys() == {"name", "age"} and found["shaped"]["age"] <= 150
     assert found["lengths"] == pytest.approx([1, 1], abs=1e-5)
     assert {CHAT, f"{EMBED}:latest"} <= set(found["models"]) and CHAT in found["running"]
+    assert found["offered"] in ("stop", "length") and found["refused"] == 400
     assert found["capabilities"] == ["completion"]
     assert (found["aborted"], found["error"]) == ("AbortError", ["ResponseError", 404])
 

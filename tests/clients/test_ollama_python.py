@@ -1,15 +1,17 @@
-"""The tool loop of ollama-python, in one answer and streamed, from a thread and from asyncio."""
+"""The tool loop of ollama-python, in one answer and streamed, from a thread and from asyncio; and a real model."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import ollama
+import pydantic
 import pytest
 
 from tests.clients.conftest import (
     ANSWER,
     ANSWER_TWO,
+    CHAT,
     CODER,
     MODEL,
     QUESTION,
@@ -17,6 +19,7 @@ from tests.clients.conftest import (
     RESULT,
     RESULT_TWO,
     THOUGHT,
+    TOOLS,
     WORDS,
 )
 from tests.server.harness import RunningServer
@@ -104,3 +107,27 @@ def test_a_result_that_is_lost_is_noticed(agent: RunningServer) -> None:
     asked = client.chat(MODEL, messages, tools=[get_weather])
     messages += [asked.message, ollama.Message(role="tool", content="?", tool_name="get_weather")]
     assert client.chat(MODEL, messages).message.content == "I do not know what came of my call."
+
+
+class Person(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=20)
+    age: int = pydantic.Field(ge=0, le=150)
+
+
+async def test_a_real_model(live: RunningServer) -> None:
+    client = ollama.AsyncClient(live.url)
+    options = {"temperature": 0, "num_predict": 100}
+    ada = [ollama.Message(role="user", content="Ada is 36. Answer in JSON.")]
+    schema = Person.model_json_schema()
+    whole = await client.chat(CHAT, ada, format=schema, options=options)
+    assert whole.done_reason == "stop" and Person.model_validate_json(whole.message.content or "")
+    parts = [p async for p in await client.chat(CHAT, ada, format=schema, options=options, stream=True)]
+    assert joined(parts).content == whole.message.content and len(parts) > 5
+    generated = await client.generate(CHAT, "Ada is 36. Answer in JSON.", format="json", options=options)
+    assert generated.done_reason == "length" or generated.response.startswith("{")
+    offered = await client.chat(TOOLS, ada, tools=[get_weather], options=options)
+    assert offered.done_reason in ("stop", "length")
+    for model, tools, status in ((CHAT, [get_weather], 400), ("missing", None, 404)):
+        with pytest.raises(ollama.ResponseError) as caught:
+            await client.chat(model, ada, tools=tools)
+        assert caught.value.status_code == status

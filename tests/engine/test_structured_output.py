@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -23,7 +24,7 @@ from ollamapy.engine.constrained_grammar import (
     regex_grammar,
     schema_grammar,
 )
-from ollamapy.engine.constrained_schema import SchemaError, prepare
+from ollamapy.engine.constrained_schema import _KEPT, _UNENFORCED, SchemaError, prepare
 from ollamapy.engine.constrained_thought import ThoughtGate, ThoughtTokens
 from ollamapy.engine.model import Model
 from ollamapy.types import Constraint, GenerationRequest, RequestError, SamplingOptions
@@ -180,6 +181,9 @@ HOSTILE: list[dict[str, Any]] = [
     {"type": "array", "minItems": 100_000, "maxItems": 200_000},
     {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
     {"$defs": _CIRCLE, "$ref": "#/$defs/a"},
+    {"type": "string", "allOf": [{"pattern": f"a{{{i}}}.*b{{{i}}}"} for i in range(1, 20)]},
+    {"type": "object", "patternProperties": {f"^(a|b)*x{{{i}}}$": {"type": "null"} for i in range(1, 80)}},
+    {"type": "object", "required": [f"k{i}" for i in range(3000)]},
 ]
 
 
@@ -222,6 +226,11 @@ async def test_hostile_schemas_end_soon(flat: Model, schema: dict[str, Any]) -> 
         ({"type": "string", "format": "regex"}, "#/format"),
         ({"type": "object", "properties": {"a": {}}, "minProperties": 1}, "#/minProperties"),
         ({"dependentRequired": {"a": ["b"]}}, "#/dependentRequired"),
+        ({"type": "integer", "maximum": 1 << 64}, "#/maximum"),
+        ({"items": {"type": "number", "exclusiveMinimum": -1e300}}, "#/items/exclusiveMinimum"),
+        ({"type": "number", "minimum": 1e-300}, "#/minimum"),
+        ({"type": "number", "multipleOf": 1 / 3}, "#/multipleOf"),
+        ({"type": "integer", "multipleOf": 123456789123}, "#/multipleOf"),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_or_named(schema: dict[str, Any], path: str) -> None:
@@ -229,6 +238,21 @@ def test_what_cannot_be_enforced_is_refused_or_named(schema: dict[str, Any], pat
         prepare(schema, strict=True)
     _, dropped = prepare(schema, strict=False)
     assert path in dropped
+
+
+def test_the_log_names_what_is_dropped_and_stays_short(caplog: pytest.LogCaptureFixture) -> None:
+    schema_grammar({"type": "object", "properties": {"a": {"uniqueItems": True, "not": {}}}})
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "not enforced in a JSON schema: #/properties/a/uniqueItems; #/properties/a/not"
+    )
+    caplog.clear()
+    schema_grammar({"properties": {f"{i}" + "x" * 300: {"not": {}} for i in range(500)}})
+    assert len(caplog.text) < 6000 and "and 480 more" in caplog.text
+    caplog.clear()
+    schema_grammar(PERSON)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -240,6 +264,10 @@ def test_what_cannot_be_enforced_is_refused_or_named(schema: dict[str, Any], pat
         ({"$ref": "http://127.0.0.1:1/schema.json"}, "cannot resolve"),
         ({"$ref": "other.json#/a"}, "cannot resolve"),
         ({"type": "strange"}, "unrecognized type"),
+        ({"type": {}}, "unrecognized type"),
+        ({"type": ["null", []]}, "unrecognized type"),
+        ({"type": "string", "format": []}, "#/format"),
+        ({"type": "number", "multipleOf": 0}, "#/multipleOf"),
         ({"enum": []}, "#/enum"),
         ({"required": "a"}, "#/required"),
         ({"maxLength": -1}, "#/maxLength"),
@@ -250,6 +278,21 @@ def test_what_is_wrong_is_refused_always(schema: dict[str, Any], words: str) -> 
     for strict in (False, True):
         with pytest.raises(SchemaError, match=words.replace("$", r"\$")):
             prepare(schema, strict)
+
+
+ODD: list[Any] = [
+    *(None, True, False, 0, -1, 1.5, 10**400, "", "x", "#", "#/", "#/a/0", "(", "\x00"),
+    *([], {}, [None], [[]], [1, 1], ["a", "a"], [{}], [True], [{"$ref": "#"}]),
+    *({"a": None}, {"a": []}, {"a": {}}, {"": {}}, {"a": {"$ref": "#"}}, {"\x00": True}),
+]
+
+
+@pytest.mark.parametrize("keyword", sorted(_KEPT | _UNENFORCED | {"additionalItems", "$id", "x-guidance"}))
+def test_any_value_of_any_keyword_is_taken_or_refused(keyword: str) -> None:
+    for value in ODD:
+        for kind in ("object", "array", "string", "integer"):
+            with contextlib.suppress(RequestError):  # anything else is a failure of ours
+                checked(schema_grammar({"type": kind, keyword: value}, strict=kind == "array"))
 
 
 def test_depth_and_size_are_bounded() -> None:

@@ -61,7 +61,7 @@ def message_of(path: str, value: Any) -> str:
 def locked(tmp_path: Path) -> Iterator[RunningServer]:
     digest = hashlib.sha256(b"second").hexdigest()
     keys = tmp_path / "keys"
-    keys.write_text(f"# who may ask\nfirst\nsha256:{digest}\n")
+    keys.write_text(f"# who may ask\n  # and who else\nfirst\n sha256:{digest} \n")
     server = RunningServer(tmp_path / "models", FakeEngine(), api_keys=read_keys(str(keys)))
     add_gguf(server.store, tiny_gguf(tmp_path / "a", "echo"), "echo")
     yield server
@@ -89,7 +89,7 @@ def test_a_key_is_asked_for(locked: RunningServer, path: str, body: dict[str, An
 
 def test_a_digest_is_no_key_and_the_root_is_open(locked: RunningServer) -> None:
     digest = hashlib.sha256(b"second").hexdigest()
-    for key in (digest, f"sha256:{digest}"):
+    for key in (digest, f"sha256:{digest}", "# and who else", ""):
         assert send(locked, "/api/tags", None, {"x-api-key": key}, "GET")[0] == 401
     assert send(locked, "/", None, {}, "GET")[:2] == (200, "Ollama is running")
 

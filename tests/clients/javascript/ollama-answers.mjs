@@ -41,6 +41,12 @@ found.models = (await client.list()).models.map(({ name }) => name);
 found.running = (await client.ps()).models.map(({ name }) => name);
 found.capabilities = (await client.show({ model })).capabilities;
 
+const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const tools = [{ type: "function", function: { name: "get_weather", description: "Weather", parameters } }];
+const offered = await client.chat({ model: process.env.TOOLS, messages, tools, options });
+found.offered = offered.done_reason;
+found.refused = await client.chat({ model, messages, tools }).catch((error) => error.status_code);
+
 const long = await client.generate({ model, prompt: "Count.", options: { num_predict: 2000 }, stream: true });
 try {
   for await (const _ of long) long.abort();

@@ -27,6 +27,23 @@ const shaped = await client.chat.completions.parse({
 });
 found.shaped = JSON.parse(shaped.choices[0].message.content);
 
+const parameters = { type: "object", properties: { city: { type: "string", maxLength: 20 } }, required: ["city"] };
+const call = {
+  model: process.env.TOOLS,
+  messages,
+  tools: [{ type: "function", function: { name: "get_weather", parameters } }],
+  tool_choice: "required",
+  parallel_tool_calls: false,
+  temperature: 0,
+  max_tokens: 100,
+};
+const called = await client.chat.completions.create(call);
+const calling = await client.chat.completions.stream(call).finalChatCompletion();
+found.calls = [called, calling].map(({ choices: [{ finish_reason, message }] }) => [
+  finish_reason,
+  message.tool_calls.map((each) => [each.function.name, JSON.parse(each.function.arguments)]),
+]);
+
 const stream = client.responses.stream({ model, input: process.env.QUESTION, temperature: 0, max_output_tokens: 24 });
 found.kinds = [];
 for await (const event of stream) {
