@@ -21,7 +21,6 @@ from ollamapy.prompt.template_tags import Tags
 from ollamapy.server.checks import (
     check_capability,
     check_completion,
-    check_images,
     check_think,
     check_vision,
 )
@@ -115,10 +114,6 @@ class Conversation:
             check_capability(model, "tools")
         if question is not None and question.suffix:
             check_capability(model, "insert")
-        for message in asked.messages:
-            check_images(message.images)
-        if question is not None:
-            check_images(question.images)
         self.prompt_length = 0  # tokens of the prompt, once replies have begun
         self._turns: list[Turn] = []
         self._parser: Parser | None = None
@@ -126,16 +121,12 @@ class Conversation:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it asks nothing: it loads the model, or with keep_alive 0 lets it go."""
+        """Whether it asks nothing but to load the model."""
         question = self.asked.question
         return not self.asked.messages if question is None else not (question.prompt or question.tokens)
 
-    async def load_or_unload(self) -> DoneReason:
+    async def load(self) -> DoneReason:
         """Does what an empty conversation asks for."""
-        if self.asked.keep_alive == 0:
-            note_end("unload")
-            await self._service.residency.release(self.model.key)
-            return "unload"
         async with self._resident():
             note_end("load")
             return "load"

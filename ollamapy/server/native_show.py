@@ -116,6 +116,10 @@ def describe_remote(stored: StoredModel, asked: ShowRequest) -> dict[str, Any]:
     return value
 
 
+_ORDER = ("license", "modelfile", "parameters", "template", "system", "details", "messages", "remote_model",
+          "remote_host", "model_info", "tensors", "capabilities", "modified_at", "requires")  # fmt: skip
+
+
 async def show(request: web.Request, service: Service) -> web.Response:
     asked = await read_request(request, ShowRequest)
     if not asked.model_name:
@@ -130,6 +134,7 @@ async def show(request: web.Request, service: Service) -> web.Response:
         return describe_model(served(service.store, asked.model_name, name), asked, agent)
 
     try:
-        return json_response(await asyncio.to_thread(work))
+        value = await asyncio.to_thread(work)
     except ModelNotFoundError:
         raise NotFoundError(f"model '{name.short}' not found") from None
+    return json_response({key: value[key] for key in _ORDER if key in value})
