@@ -7,6 +7,8 @@ import logging
 
 import click
 
+from ollamapy.cli.command import Command
+
 _HELP = """Start the server and run until it is stopped.
 
 \b
@@ -32,7 +34,7 @@ Settings are environment variables:
 """
 
 
-@click.command(help=_HELP)
+@click.command(cls=Command, help=_HELP)
 def serve() -> None:
     from ollamapy.server.app import serve as run_server
     from ollamapy.server.keys import KeysError

@@ -21,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from ollamapy.server.bodies import Bodies, BodyError
+from ollamapy.types import RequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -174,6 +175,8 @@ def convert(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(_fold(value, kind), kind)
     except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, RequestError):  # in the words of who read the value
+            raise error.__cause__ from None
         raise BodyError(f"invalid request: {error}") from None
 
 
