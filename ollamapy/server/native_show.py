@@ -65,11 +65,11 @@ def describe_texts(stored: StoredModel, template: str, asked: ShowRequest) -> di
     system = asked.system or stored.system
     written = stored.template if stored.template is not None else template if template == NO_TEMPLATE else ""
     value: dict[str, Any] = {}
-    if stored.licenses:
-        value["license"] = "\n".join(stored.licenses)
+    if license := "\n".join(stored.licenses):
+        value["license"] = license
     value["modelfile"] = shown_modelfile(stored, stored_modelfile(stored, written, system, asked.options))
-    if stored.parameters:
-        value["parameters"] = parameters_text(stored.parameters)
+    if parameters := parameters_text(stored.parameters):
+        value["parameters"] = parameters
     if template:
         value["template"] = template
     if system:
@@ -103,7 +103,7 @@ def describe_model(model: ServedModel, asked: ShowRequest, agent: str) -> dict[s
 def describe_remote(stored: StoredModel, asked: ShowRequest) -> dict[str, Any]:
     """The answer to show for a model that another server runs."""
     config = stored.config
-    value = describe_texts(stored, "", asked)
+    value = describe_texts(stored, stored.template or NO_TEMPLATE, asked)
     value |= {"remote_model": config.remote_model, "remote_host": config.remote_host, "model_info": {}}
     if config.capabilities:
         value["capabilities"] = config.capabilities
