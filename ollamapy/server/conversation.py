@@ -24,6 +24,7 @@ from ollamapy.server.checks import (
     check_think,
     check_vision,
 )
+from ollamapy.server.errors import ServerError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
@@ -356,11 +357,17 @@ def as_turn(message: Message) -> Turn:
 
 
 def earlier_text(loaded: LoadedModel, context: list[int]) -> str:
-    """The text of `context`, which goes before the prompt. A leading BOS is left to the tokenizer."""
+    """The text of `context`, which goes before the prompt. A leading BOS is left to the tokenizer.
+
+    Raises ServerError, which is the status that Ollama gives a token of no model.
+    """
     tokenizer = loaded.tokenizer
     if tokenizer.add_bos and context and context[0] == tokenizer.bos:
         context = context[1:]
-    return decoded(loaded, context)
+    try:
+        return decoded(loaded, context)
+    except RequestError as error:
+        raise ServerError(str(error)) from None
 
 
 def decoded(loaded: LoadedModel, tokens: list[int]) -> str:
