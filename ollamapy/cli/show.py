@@ -12,6 +12,8 @@ from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.store.parameters import float_text
 
 _PARTS = ("license", "modelfile", "parameters", "system", "template")
+_MARGIN = "    "
+_WRAPPED_MARGIN = "      "  # before what is left of a wrapped cell
 _LINES = 2  # of a system text or a license
 _CELL_WIDTH = 30  # columns from which the text of a cell is wrapped
 _TEXT_WIDTH = 100  # the same for a system text or a license
@@ -33,7 +35,7 @@ def section(title: str, rows: Sequence[Sequence[str]], width: int = _CELL_WIDTH)
                 (cell[i] if i < len(cell) else "").ljust(columns)
                 for cell, columns in zip(row, widths, strict=False)
             )
-            lines.append("    " + "    ".join(line).rstrip())
+            lines.append((_MARGIN if i == 0 else _WRAPPED_MARGIN) + "    ".join(line).rstrip())
     return "\n".join(lines) + "\n"
 
 

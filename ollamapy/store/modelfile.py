@@ -176,7 +176,7 @@ def _command(reader: _Reader) -> Command:
     if name in ("parameter", "message"):
         key = reader.take(_PARAMETER if name == "parameter" else _NAME)
         if not reader.here or reader.here not in " \t":
-            raise ModelfileError(f"unexpected EOF: {key}" if key else "unexpected EOF")
+            raise ModelfileError(f"unexpected EOF: {key}")
         if name == "message" and key not in ROLES:
             raise reader.fail('message role must be one of "system", "user", or "assistant"')
         reader.take(_BLANKS)
