@@ -17,7 +17,8 @@ class Command(click.Command):
         ).make_parser(ctx)
         values, words, _ = parser.parse_args(list(args))
         least = sum(abs(param.nargs) for param in arguments if param.required)
-        if not values.get("help") and not ctx.resilient_parsing:
+        helps = self.get_help_option(ctx)
+        if not (helps and values.get(str(helps.name))) and not ctx.resilient_parsing:
             if any(param.nargs < 0 for param in arguments):
                 if len(words) < least:
                     text = f"requires at least {least} arg(s), only received {len(words)}"
