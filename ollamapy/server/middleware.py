@@ -127,7 +127,7 @@ def _bare(request: web.Request, status: int, headers: Iterable[tuple[str, str]] 
 async def clean_path(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Leads a path with doubled slashes or dots to the one that it means, whoever asks for whatever."""
     path = request.rel_url.raw_path
-    clean = _clean(path)
+    clean = _clean(path) if path.startswith("/") else path  # OPTIONS * and CONNECT have none
     return await handler(request) if clean == path else _redirect(request, clean, 307)
 
 
