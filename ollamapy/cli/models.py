@@ -98,9 +98,7 @@ def stop(model: str) -> None:
             except ClientError as error:
                 if error.status == 404:
                     raise click.ClickException(f'couldn\'t find model "{model}" to stop') from None
-                if "does not support generate" not in str(error):
-                    raise
-                await client.call("POST", "/api/embed", {"model": model, "keep_alive": 0})
+                raise
 
     from ollamapy.client import ClientError
 
