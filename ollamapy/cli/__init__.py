@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ollamapy import __version__
+from ollamapy.cli.command import usage_text
 
 _COMMANDS = {  # name: (module, attribute, one line of help)
     "serve": ("serve", "serve", "Start the server"),
@@ -55,6 +56,8 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            raise click.UsageError(f'unknown command "{args[0]}" for "ollamapy"', ctx)
         _, command, rest = super().resolve_command(ctx, args)
         return command.name if command else None, command, rest
 
@@ -97,11 +100,9 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.Abort:
         status = 130
     except click.ClickException as error:
-        if isinstance(error, click.UsageError):
-            error.show()
-        else:
-            click.echo(f"Error: {error.format_message()}", err=True)
-        status = error.exit_code
+        text = usage_text(error) if isinstance(error, click.UsageError) else error.format_message()
+        click.echo(f"Error: {text}", err=True)
+        status = 1
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:  # the reader of our output has gone, as in `ollamapy list | head -1`

@@ -30,6 +30,14 @@ async def converse(client: Client, session: Session) -> None:
         pass
 
 
+def _shown(value: Any) -> str:
+    """An option's value; a list in brackets."""
+    from ollamapy.store.parameters import plain_text, values_of
+
+    text = " ".join(map(plain_text, values_of(value)))
+    return f"[{text}]" if isinstance(value, list) else text
+
+
 def _show_message(message: dict[str, Any]) -> None:
     """A message that belongs to the model."""
     if message.get("role") == "user":
@@ -220,7 +228,6 @@ class _Conversation:
 
     async def _show(self, rest: list[str]) -> None:
         from ollamapy.cli.show import describe
-        from ollamapy.store.parameters import plain_text
 
         session = self._session
         what = rest[0] if rest else ""
@@ -230,7 +237,7 @@ class _Conversation:
         body = {"model": session.model, "system": session.system or "", "options": session.options}
         info = await self._client.call("POST", "/api/show", body)
         if what == "info":
-            click.echo(describe(info, verbose=False))
+            click.echo(describe(info, verbose=False), nl=False)
         elif what == "license":
             click.echo(info.get("license") or "No license was specified for this model.")
         elif what == "modelfile":
@@ -241,7 +248,8 @@ class _Conversation:
             click.echo("".join(f"  {line}\n" for line in text.splitlines()))
             if session.options:
                 click.echo("User defined parameters:")
-                click.echo("".join(f"  {k:<30} {plain_text(v)}\n" for k, v in session.options.items()))
+                lines = (f"  {name:<30} {_shown(value)}\n" for name, value in session.options.items())
+                click.echo("".join(lines))
         elif what == "system":
             text = session.system or info.get("system")
             click.echo(f"{text}\n" if text else "No system message was specified for this model.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ollamapy.cli.command import Command
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import show_progress
 from ollamapy.store.blobs import file_digest
@@ -152,7 +153,7 @@ def _read_modelfile(path: str | None) -> tuple[Modelfile, Path]:
         raise click.ClickException(str(error)) from None
 
 
-@click.command(short_help="Create a model from a Modelfile")
+@click.command(cls=Command, short_help="Create a model from a Modelfile")
 @click.argument("model")
 @click.option("-f", "--file", "path", default=None, help="The Modelfile.  [default: Modelfile]")
 @click.option("-q", "--quantize", default="", help="Quantize to this type, such as q4_K_M.")

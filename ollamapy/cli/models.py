@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ollamapy.cli.command import Command
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import ago, human_bytes, moment, print_table, span
 
@@ -30,15 +31,15 @@ def _size(model: dict[str, Any]) -> str:
     return "-" if model.get("remote_host") else human_bytes(model["size"])
 
 
-@click.command(name="list", short_help="List the models of the store")
-@click.argument("prefix", default="")
-def list_command(prefix: str) -> None:
+@click.command(cls=Command, name="list", short_help="List the models of the store")
+@click.argument("words", nargs=-1, metavar="[PREFIX]")
+def list_command(words: tuple[str, ...]) -> None:
     """List the models of the store, those whose name begins with PREFIX."""
 
     async def work() -> None:
         async with new_client() as client:
             await ensure_server(client)
-            await list_models(client, prefix)
+            await list_models(client, "".join(words[:1]))
 
     run_command(work())
 
@@ -52,9 +53,10 @@ def _until(expires: str) -> str:
     return f"{span(left)} from now" if left > 0 else "Stopping..."
 
 
-@click.command(short_help="List the models in memory")
-def ps() -> None:
-    """List the models in memory, where they run and until when they stay."""
+@click.command(cls=Command, short_help="List the models in memory")
+@click.argument("words", nargs=-1, metavar="[PREFIX]")
+def ps(words: tuple[str, ...]) -> None:
+    """List the models in memory, those whose name begins with PREFIX: where they run and until when they stay."""
 
     async def work() -> None:
         async with new_client() as client:
@@ -70,6 +72,7 @@ def ps() -> None:
                 _until(m["expires_at"]),
             )
             for m in models
+            if m["name"].startswith("".join(words[:1]))
         ]
         print_table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
 
@@ -83,7 +86,7 @@ def _processor(size: int, on_gpu: int) -> str:
     return "100% GPU" if share >= 100 else f"{100 - share}%/{share}% CPU/GPU"
 
 
-@click.command(short_help="Take a model out of memory")
+@click.command(cls=Command, short_help="Take a model out of memory")
 @click.argument("model")
 def stop(model: str) -> None:
     """Take MODEL out of memory as soon as nobody uses it."""
@@ -95,16 +98,14 @@ def stop(model: str) -> None:
             except ClientError as error:
                 if error.status == 404:
                     raise click.ClickException(f'couldn\'t find model "{model}" to stop') from None
-                if "does not support generate" not in str(error):
-                    raise
-                await client.call("POST", "/api/embed", {"model": model, "keep_alive": 0})
+                raise
 
     from ollamapy.client import ClientError
 
     run_command(work())
 
 
-@click.command(short_help="Copy a model")
+@click.command(cls=Command, short_help="Copy a model")
 @click.argument("source")
 @click.argument("destination")
 def cp(source: str, destination: str) -> None:
@@ -119,7 +120,7 @@ def cp(source: str, destination: str) -> None:
     click.echo(f"copied '{source}' to '{destination}'")
 
 
-@click.command(short_help="Remove models from the store")
+@click.command(cls=Command, short_help="Remove models from the store")
 @click.argument("models", nargs=-1, required=True)
 def rm(models: tuple[str, ...]) -> None:
     """Remove MODELS from the store, and what no other model is made of from the disk."""

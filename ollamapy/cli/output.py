@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,30 +28,29 @@ def human_bytes(count: int) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
         if count >= size:
             value = count / size
-            return f"{value:.1f} {unit}" if value < 10 and unit in ("GB", "TB") else f"{value:.0f} {unit}"
+            return f"{value:.1f} {unit}" if value < 10 and value % 1 else f"{int(value)} {unit}"
     return f"{count} B"
 
 
-_AGES = (
-    (31_536_000, "year"),
-    (2_592_000, "month"),
-    (604_800, "week"),
-    (86_400, "day"),
-    (3600, "hour"),
-    (60, "minute"),
-)
+_LONG = ((48, 1, "hour"), (336, 24, "day"), (1440, 168, "week"), (17_520, 720, "month"))
+"""below how many hours, in units of how many"""
 
 
 def span(seconds: float) -> str:
     """About how long: "2 days", "About a minute"."""
-    for size, word in _AGES:
-        count = int(seconds // size)
-        if count >= 2:
-            return f"{count} {word}s"
-        if count == 1 and word != "week":
-            return f"{'About an' if word == 'hour' else 'About a'} {word}" if size <= 3600 else f"1 {word}"
-    count = int(seconds)
-    return "Less than a second" if count < 1 else f"{count} second{'s' if count > 1 else ''}"
+    if seconds < 60:
+        whole = int(seconds)
+        return "Less than a second" if whole < 1 else f"{whole} second{'s' if whole > 1 else ''}"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} minutes" if minutes > 1 else "About a minute"
+    hours = math.floor(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    for below, unit, word in _LONG:
+        if hours < below:
+            return f"{hours // unit} {word}s"
+    return f"{int(seconds // 3600) // 8760} years"
 
 
 def moment(text: str) -> datetime.datetime:

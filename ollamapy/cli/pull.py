@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ollamapy.cli.command import Command
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import show_progress
 
@@ -19,7 +20,7 @@ def _transfer(path: str, model: str, insecure: bool) -> None:
     run_command(work())
 
 
-@click.command(short_help="Fetch a model")
+@click.command(cls=Command, short_help="Fetch a model")
 @click.argument("model")
 @_insecure
 def pull(model: str, insecure: bool) -> None:
@@ -38,7 +39,7 @@ def pull(model: str, insecure: bool) -> None:
     _transfer("/api/pull", model, insecure)
 
 
-@click.command(short_help="Send a model to a registry")
+@click.command(cls=Command, short_help="Send a model to a registry")
 @click.argument("model")
 @_insecure
 def push(model: str, insecure: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ollamapy.cli.command import Command
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import show_progress
 from ollamapy.cli.wrap import Writer
@@ -150,7 +151,7 @@ async def embed(client: Client, session: Session, text: str, dimensions: int, tr
     click.echo(json.dumps((await client.call("POST", "/api/embed", body))["embeddings"][0]))
 
 
-@click.command(short_help="Ask a model")
+@click.command(cls=Command, short_help="Ask a model")
 @click.argument("model")
 @click.argument("prompt", nargs=-1)
 @click.option("--format", "form", default=None, help='"json", or a JSON schema.')

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 import click
+
+from ollamapy.cli.command import Command
 
 _HELP = """Start the server and run until it is stopped.
 
@@ -34,18 +33,10 @@ Settings are environment variables:
 """
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    """On uvloop where it is installed: a token costs the CPUs less, which the engine computes on."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
-
-
-@click.command(help=_HELP)
+@click.command(cls=Command, help=_HELP)
 def serve() -> None:
+    import uvloop
+
     from ollamapy.server.app import serve as run_server
     from ollamapy.server.keys import KeysError
     from ollamapy.server.logs import configure
@@ -62,6 +53,6 @@ def serve() -> None:
         click.echo(f"Listening on {settings.address.text}, models in {settings.models}", err=True)
 
     try:
-        _run(run_server(settings, ready))
+        uvloop.run(run_server(settings, ready))
     except OSError as error:
         raise click.ClickException(str(error)) from None

@@ -8,6 +8,8 @@ from typing import Any
 
 from ollamapy.prompt.errors import TemplateSyntaxError
 
+_ROLES = {"developer": "system"}  # what has another name here
+
 
 def take_prefill(turns: list[dict[str, Any]]) -> str | None:
     """Take the beginning of the next answer out of the turns; None if there is none.
@@ -26,7 +28,7 @@ def take_prefill(turns: list[dict[str, Any]]) -> str | None:
 
 def render_chatml(messages: Sequence[Mapping[str, Any]]) -> str:
     """A conversation and the opening of the next answer. Raises TemplateSyntaxError."""
-    turns = [{"role": "", **message} for message in messages]
+    turns = [{**message, "role": _ROLES.get(role := message.get("role", ""), role)} for message in messages]
     prefill = take_prefill(turns)
     text = "".join(f"<|im_start|>{turn['role']}\n{turn.get('content') or ''}<|im_end|>\n" for turn in turns)
     return text if prefill == "" else f"{text}<|im_start|>assistant\n{prefill or ''}"

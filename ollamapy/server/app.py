@@ -18,7 +18,7 @@ from ollamapy import __version__
 from ollamapy.server.anthropic_messages import count_tokens, messages
 from ollamapy.server.decode import BODIES, new_bodies
 from ollamapy.server.metrics import metrics
-from ollamapy.server.middleware import access, answer_errors, authorization, grants
+from ollamapy.server.middleware import access, answer_errors, authorization, clean_path, grants
 from ollamapy.server.native_blobs import add_blob, has_blob
 from ollamapy.server.native_create import create
 from ollamapy.server.native_embed import embed, embeddings
@@ -112,7 +112,13 @@ ROUTES: list[tuple[str, str, Endpoint]] = [
 
 def create_app(service: Service) -> web.Application:
     """The application over a service, which outlives it."""
-    middlewares: Any = [traced, access(service.settings), authorization(service.settings), answer_errors]
+    middlewares: Any = [
+        traced,
+        clean_path,
+        access(service.settings),
+        authorization(service.settings),
+        answer_errors,
+    ]
     app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY)
 
     app[BODIES] = new_bodies()

@@ -16,21 +16,26 @@ _THINK_LEVELS = ("low", "medium", "high", "max")
 MOST_LOGPROBS = 20
 
 
+def check_think_value(value: Any) -> None:
+    """Raises RequestError for a value of `think` that is none."""
+    levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
+    if value is not None and not isinstance(value, (bool, str)):
+        raise RequestError(f"think must be a boolean or string ({levels}, true, or false)")
+    if isinstance(value, str) and value not in _THINK_LEVELS:
+        asked = orjson.dumps(value).decode()
+        raise RequestError(f"invalid think value: {asked} (must be {levels}, true, or false)")
+
+
 def check_think(value: Any, model: ServedModel, relax: bool = False) -> bool | str | None:
     """`think`: a model that can, does when nothing is said; None when it cannot.
 
     Raises RequestError for a value that is none, and for a model that cannot think unless relax.
     """
+    check_think_value(value)
     if value is None:
         return True if model.can("thinking") else None
     if value is False:
         return False
-    levels = ", ".join(f'"{level}"' for level in ("high", "medium", "low", "max"))
-    if not isinstance(value, (bool, str)):
-        raise RequestError(f"think must be a boolean or string ({levels}, true, or false)")
-    if value is not True and value not in _THINK_LEVELS:
-        asked = orjson.dumps(value).decode()
-        raise RequestError(f"invalid think value: {asked} (must be {levels}, true, or false)")
     if not model.can("thinking"):
         if relax:
             return None

@@ -21,10 +21,10 @@ from ollamapy.prompt.template_tags import Tags
 from ollamapy.server.checks import (
     check_capability,
     check_completion,
-    check_images,
     check_think,
     check_vision,
 )
+from ollamapy.server.errors import ServerError
 from ollamapy.server.models import ServedModel
 from ollamapy.server.options import Options
 from ollamapy.server.requests import Message
@@ -115,10 +115,6 @@ class Conversation:
             check_capability(model, "tools")
         if question is not None and question.suffix:
             check_capability(model, "insert")
-        for message in asked.messages:
-            check_images(message.images)
-        if question is not None:
-            check_images(question.images)
         self.prompt_length = 0  # tokens of the prompt, once replies have begun
         self._turns: list[Turn] = []
         self._parser: Parser | None = None
@@ -126,16 +122,12 @@ class Conversation:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it asks nothing: it loads the model, or with keep_alive 0 lets it go."""
+        """Whether it asks nothing but to load the model."""
         question = self.asked.question
         return not self.asked.messages if question is None else not (question.prompt or question.tokens)
 
-    async def load_or_unload(self) -> DoneReason:
+    async def load(self) -> DoneReason:
         """Does what an empty conversation asks for."""
-        if self.asked.keep_alive == 0:
-            note_end("unload")
-            await self._service.residency.release(self.model.stored.weights)
-            return "unload"
         async with self._resident():
             note_end("load")
             return "load"
@@ -365,11 +357,17 @@ def as_turn(message: Message) -> Turn:
 
 
 def earlier_text(loaded: LoadedModel, context: list[int]) -> str:
-    """The text of `context`, which goes before the prompt. A leading BOS is left to the tokenizer."""
+    """The text of `context`, which goes before the prompt. A leading BOS is left to the tokenizer.
+
+    Raises ServerError, which is the status that Ollama gives a token of no model.
+    """
     tokenizer = loaded.tokenizer
     if tokenizer.add_bos and context and context[0] == tokenizer.bos:
         context = context[1:]
-    return decoded(loaded, context)
+    try:
+        return decoded(loaded, context)
+    except RequestError as error:
+        raise ServerError(str(error)) from None
 
 
 def decoded(loaded: LoadedModel, tokens: list[int]) -> str:

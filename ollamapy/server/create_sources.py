@@ -141,7 +141,15 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
 
 
 def read_adapter(store: Store, files: Mapping[str, str], source: Source, report: Report) -> Layer:
-    """The layer of an adapter that the model can have. Raises RequestError."""
+    """The layer of an adapter that the model can have. Raises RequestError: whatever is wrong with it is the
+    client's."""
+    try:
+        return _adapter(store, files, source, report)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+
+
+def _adapter(store: Store, files: Mapping[str, str], source: Source, report: Report) -> Layer:
     if _kind(store, files) == "safetensors":
         raise RequestError("adapters in safetensors format are not supported: convert the adapter to GGUF")
     if len(files) > 1 or any(layer.kind == "adapter" for layer in source.layers):

@@ -21,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from ollamapy.server.bodies import Bodies, BodyError
+from ollamapy.types import RequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -128,24 +129,30 @@ def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
 
 
 def _inner(kind: Any) -> Any:
-    """The struct, or list of structs, in an optional type."""
+    """The struct, or list of structs, texts or integers, in an optional type."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         for option in typing.get_args(kind):
             if option is not types.NoneType and (found := _inner(option)) is not None:
                 return found
         return None
     if typing.get_origin(kind) is list:
-        item = _inner(typing.get_args(kind)[0])
+        item = typing.get_args(kind)[0]
+        item = item if item in (str, int) else _inner(item)
         return None if item is None else [item]
     return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
 
 
 def _fold(value: Any, kind: Any) -> Any:
-    """Match keys to the fields of kind: a struct type, [struct type], or None for data left as it is."""
+    """Match keys to the fields of kind: a struct type, a list of one type, or None for data left as it is.
+
+    A null in a list is what a value of its type is when nothing is said.
+    """
     if isinstance(kind, list):
-        if isinstance(value, list):
-            return [_fold({} if item is None else item, kind[0]) for item in value]
-        return value
+        if not isinstance(value, list):
+            return value
+        if kind[0] in (str, int):
+            return [kind[0]() if item is None else item for item in value]
+        return [_fold({} if item is None else item, kind[0]) for item in value]
     if kind is None or not isinstance(value, dict):
         return value
     fields = _fields(kind)
@@ -168,6 +175,8 @@ def convert(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(_fold(value, kind), kind)
     except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, RequestError):  # in the words of who read the value
+            raise error.__cause__ from None
         raise BodyError(f"invalid request: {error}") from None
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 
+from ollamapy.prompt.gotemplate.formatting import quote
 from ollamapy.types import RequestError
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PIECE = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
+_NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
+_UNIT = re.compile(r"[^.0-9]*")
+_LONGEST = (1 << 63) / 1e9  # seconds: Go counts nanoseconds in 63 bits
 FOREVER = math.inf
 
 
@@ -23,12 +25,17 @@ def parse_duration(text: str) -> float:
     if rest == "0":
         return 0.0
     seconds, position = 0.0, 0
-    while position < len(rest) and (match := _PIECE.match(rest, position)):
-        seconds += float(match[1]) * _UNITS[match[2]]
-        position = match.end()
-    if not rest or position < len(rest):
-        reason = "missing unit in" if _NUMBER.fullmatch(rest, position) else "invalid"
-        raise DurationError(f'time: {reason} duration "{text}"')
+    while position < len(rest) and (number := _NUMBER.match(rest, position)):
+        unit = _UNIT.match(rest, number.end())
+        assert unit is not None
+        if not unit[0]:
+            raise DurationError(f"time: missing unit in duration {quote(text)}")
+        if unit[0] not in _UNITS:
+            raise DurationError(f"time: unknown unit {quote(unit[0])} in duration {quote(text)}")
+        seconds += float(number[0]) * _UNITS[unit[0]]
+        position = unit.end()
+    if not rest or position < len(rest) or seconds >= _LONGEST:
+        raise DurationError(f"time: invalid duration {quote(text)}")
     return -seconds if text.startswith("-") else seconds
 
 

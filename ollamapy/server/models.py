@@ -28,6 +28,7 @@ from ollamapy.types import RequestError
 
 _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
+_NOBODY_CAN = ("vision", "audio", "image")
 
 NO_TEMPLATE = "{{ .Prompt }}"  # what a model without a template is said to have
 
@@ -76,8 +77,13 @@ class ServedModel:
     def capabilities(self) -> list[str]:
         """Of completion, embedding, tools, insert, thinking: what requests can ask of it here.
 
-        They come from the template, from the parser, and thinking from being a gpt-oss.
+        They come from the template, from the parser, and thinking from being a gpt-oss. What `info` said at its
+        creation comes first.
         """
+        said = list(self.stored.config.capabilities or [])
+        return said + [name for name in self._found_capabilities() if name not in said]
+
+    def _found_capabilities(self) -> list[str]:
         if self.facts.pooled:
             return ["embedding"]
         found = set() if self.template is None else self.template.capabilities
@@ -135,7 +141,8 @@ class ServedModel:
         return self.stored.template or NO_TEMPLATE
 
     def can(self, capability: str) -> bool:
-        return capability in self.capabilities
+        """Whether it has a capability; some nothing here has, whatever a configuration says."""
+        return capability in self.capabilities and capability not in _NOBODY_CAN
 
     def render_chat(
         self,

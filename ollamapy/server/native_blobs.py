@@ -8,6 +8,7 @@ from contextlib import aclosing
 from aiohttp import web
 
 from ollamapy.server.bodies import chunks
+from ollamapy.server.errors import NotFoundError
 from ollamapy.server.service import Service
 from ollamapy.store.names import parse_digest
 from ollamapy.types import RequestError
@@ -17,7 +18,9 @@ _BLOCK = 1 << 20  # bytes handed to a thread at a time
 
 async def has_blob(request: web.Request, service: Service) -> web.Response:
     digest = parse_digest(request.match_info["digest"])
-    return web.Response(status=200 if service.store.blobs.has(digest) else 404)
+    if not service.store.blobs.has(digest):
+        raise NotFoundError(f'blob "{digest}" not found')
+    return web.Response(status=200)
 
 
 async def add_blob(request: web.Request, service: Service) -> web.Response:

@@ -87,8 +87,6 @@ def _info(info: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(info[key], str):
                 raise RequestError(f'info field "{key}" must be a string')
             fields[target] = info[key]
-    if fields.get("model_family"):
-        fields["model_families"] = [fields["model_family"]]
     for key in _INFO_NUMBERS:
         value = info.get(key)
         if key not in info:
@@ -157,7 +155,10 @@ def create_model(
         if parameters := {**made.parameters(), **own, **asked.parameters}:
             made.replace("params", json.dumps(parameters, ensure_ascii=False))
         if asked.messages:
-            kept = [{"content": "", **msgspec.to_builtins(message)} for message in asked.messages]
+            kept = [
+                {"content": "", **msgspec.to_builtins(message), "role": message.role.lower()}
+                for message in asked.messages
+            ]
             made.replace("messages", json.dumps(kept, ensure_ascii=False))
         if source.imported:
             report("verifying conversion")
@@ -182,7 +183,10 @@ def _remote_config(asked: CreateRequest) -> ModelConfig:
 def _config(config: ModelConfig, asked: CreateRequest) -> ModelConfig:
     changes = {"renderer": asked.renderer, "parser": asked.parser, "requires": asked.requires}
     kept = {key: value for key, value in changes.items() if value}
-    return msgspec.structs.replace(config, **kept, **_info(asked.info))
+    said = _info(asked.info)
+    if "model_family" in said:
+        said["model_families"] = [said["model_family"], *(config.model_families or [])[-1:]]
+    return msgspec.structs.replace(config, **kept, **said)
 
 
 def _by_architecture(config: ModelConfig) -> tuple[ModelConfig, dict[str, Any]]:

@@ -9,7 +9,6 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from ollamapy.server.decode import read_request
-from ollamapy.server.duration import keep_alive
 from ollamapy.server.errors import NotFoundError, RequiredError, ServerError
 from ollamapy.server.models import find_model
 from ollamapy.server.options import Options, merge_options
@@ -17,6 +16,7 @@ from ollamapy.server.requests import EmbeddingsRequest, EmbedRequest
 from ollamapy.server.service import Service, Timing, tokenize
 from ollamapy.server.streaming import json_response
 from ollamapy.server.trace import note_usage
+from ollamapy.store.names import ModelName
 from ollamapy.types import ContextLengthError, RequestError, Usage
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float
 async def embed(request: web.Request, service: Service) -> web.Response:
     timing = Timing()
     asked = await read_request(request, EmbedRequest)
+    if not asked.model:
+        raise NotFoundError("model '' not found")
+    ModelName.parse_reference(asked.model)
     texts = texts_of(asked.input)
     vectors, count = await _vectors(service, asked, texts, timing)
     if vectors is None:
@@ -105,11 +108,9 @@ async def _vectors(
     try:
         model = await find_model(service.store, asked.model)
     except NotFoundError:
-        if not asked.model:
-            raise
         raise NotFoundError(f'model "{asked.model}" not found, try pulling it first') from None
     options = merge_options(model.stored.parameters, asked.options)
-    async with service.resident(model, keep_alive(asked.keep_alive), options, timing) as loaded:
+    async with service.resident(model, asked.keep_alive, options, timing) as loaded:
         if not texts:
             return None, 0
         if not loaded.can_embed:

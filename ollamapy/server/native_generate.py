@@ -13,16 +13,16 @@ from ollamapy.prompt.parsers import Content, Piece, Thinking, ToolCall
 from ollamapy.server.checks import logprob_count
 from ollamapy.server.conversation import Asked, Conversation, Question, Reply
 from ollamapy.server.decode import read_request
-from ollamapy.server.duration import keep_alive
 from ollamapy.server.encode import logprob_entry, timestamp, usage_fields
 from ollamapy.server.errors import RequiredError
 from ollamapy.server.formats import native_format
 from ollamapy.server.keys import client_of
-from ollamapy.server.models import find_model
+from ollamapy.server.models import ServedModel, find_model
 from ollamapy.server.options import merge_options
 from ollamapy.server.requests import ChatRequest, GenerateRequest
 from ollamapy.server.service import Service, Timing
 from ollamapy.server.streaming import Event, json_response, stream_events
+from ollamapy.server.trace import note_end
 from ollamapy.types import Usage
 
 
@@ -124,8 +124,8 @@ async def answer(
 ) -> web.StreamResponse:
     asked = conversation.asked
     writer = Writer(asked.model.asked, chat, asked.logprobs > 0, asked.timing)
-    if conversation.is_empty and (chat or not debug):
-        return json_response(writer.ended(await conversation.load_or_unload()))
+    if conversation.is_empty:
+        return json_response(writer.ended(await conversation.load()))
     if debug:
         value = writer.event()
         if chat:
@@ -138,11 +138,20 @@ async def answer(
     return json_response(await collect(conversation, writer))
 
 
+async def unload(service: Service, writer: Writer, model: ServedModel) -> web.Response:
+    """Let a model go, whatever else the request says."""
+    note_end("unload")
+    await service.residency.release(model.stored.weights)
+    return json_response(writer.ended("unload"))
+
+
 async def generate(request: web.Request, service: Service) -> web.StreamResponse:
     timing = Timing()
     asked = await read_request(request, GenerateRequest)
-    model = await find_model(service.store, asked.model)
     count = logprob_count(asked.logprobs, asked.top_logprobs)
+    model = await find_model(service.store, asked.model)
+    if not asked.prompt and asked.keep_alive == 0:
+        return await unload(service, Writer(model.asked, False, False, timing), model)
     conversation = Conversation(
         service,
         Asked(
@@ -158,8 +167,8 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
                 images=asked.images,
             ),
             think=asked.think,
-            grammar=await native_format(asked.format),
-            keep_alive=keep_alive(asked.keep_alive),
+            grammar=await native_format(asked.format) if asked.prompt else None,
+            keep_alive=asked.keep_alive,
             truncate=asked.truncate,
             shift=asked.shift,
             logprobs=count,
@@ -173,10 +182,12 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
 async def chat(request: web.Request, service: Service) -> web.StreamResponse:
     timing = Timing()
     asked = await read_request(request, ChatRequest)
+    count = logprob_count(asked.logprobs, asked.top_logprobs)
     if not asked.model:
         raise RequiredError("model is required")
     model = await find_model(service.store, asked.model)
-    count = logprob_count(asked.logprobs, asked.top_logprobs)
+    if not asked.messages and asked.keep_alive == 0:
+        return await unload(service, Writer(model.asked, True, False, timing), model)
     conversation = Conversation(
         service,
         Asked(
@@ -186,8 +197,8 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
             tools=asked.tools or [],
             empty_tools=asked.tools == [],
             think=asked.think,
-            grammar=await native_format(asked.format),
-            keep_alive=keep_alive(asked.keep_alive),
+            grammar=await native_format(asked.format) if asked.messages else None,
+            keep_alive=asked.keep_alive,
             truncate=asked.truncate,
             shift=asked.shift,
             logprobs=count,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from ollamapy.prompt.gotemplate.formatting import quote
 from ollamapy.server.decode import read_request
 from ollamapy.server.encode import expiry, timestamp
 from ollamapy.server.errors import NotFoundError, RequiredError
@@ -80,11 +82,11 @@ async def ps(request: web.Request, service: Service) -> web.Response:
     return json_response({"models": entries})
 
 
-def _named(text: str, role: str) -> ModelName:
+def _named(text: str, role: str, parse: Callable[[str], ModelName] = ModelName.parse) -> ModelName:
     try:
-        return ModelName.parse(text)
+        return parse(text)
     except InvalidNameError:
-        raise RequestError(f'{role} "{text}" is invalid') from None
+        raise RequestError(f"{role} {quote(text)} is invalid") from None
 
 
 async def copy(request: web.Request, service: Service) -> web.Response:
@@ -93,7 +95,7 @@ async def copy(request: web.Request, service: Service) -> web.Response:
     try:
         await asyncio.shield(asyncio.to_thread(service.store.copy, source, destination))
     except ModelNotFoundError:
-        raise NotFoundError(f'model "{asked.source}" not found') from None
+        raise NotFoundError(f"model {quote(asked.source)} not found") from None
     return web.Response()
 
 
@@ -101,7 +103,7 @@ async def delete(request: web.Request, service: Service) -> web.Response:
     asked = await read_request(request, NamedRequest)
     if not asked.model_name:
         raise RequiredError("model is required")
-    name = ModelName.parse(asked.model_name)
+    name = _named(asked.model_name, "name", ModelName.parse_reference)
     try:
         await asyncio.shield(asyncio.to_thread(service.store.delete, name))
     except ModelNotFoundError:

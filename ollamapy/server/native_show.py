@@ -64,11 +64,11 @@ def describe_texts(stored: StoredModel, template: str, asked: ShowRequest) -> di
     system = asked.system or stored.system
     written = stored.template if stored.template is not None else template if template == NO_TEMPLATE else ""
     value: dict[str, Any] = {}
-    if stored.licenses:
-        value["license"] = "\n".join(stored.licenses)
+    if license := "\n".join(stored.licenses):
+        value["license"] = license
     value["modelfile"] = shown_modelfile(stored, stored_modelfile(stored, written, system, asked.options))
-    if stored.parameters:
-        value["parameters"] = parameters_text(stored.parameters)
+    if parameters := parameters_text(stored.parameters):
+        value["parameters"] = parameters
     if template:
         value["template"] = template
     if system:
@@ -102,7 +102,7 @@ def describe_model(model: ServedModel, asked: ShowRequest, agent: str) -> dict[s
 def describe_remote(stored: StoredModel, asked: ShowRequest) -> dict[str, Any]:
     """The answer to show for a model that another server runs."""
     config = stored.config
-    value = describe_texts(stored, "", asked)
+    value = describe_texts(stored, stored.template or NO_TEMPLATE, asked)
     value |= {"remote_model": config.remote_model, "remote_host": config.remote_host, "model_info": {}}
     if config.capabilities:
         value["capabilities"] = config.capabilities
@@ -113,6 +113,10 @@ def describe_remote(stored: StoredModel, asked: ShowRequest) -> dict[str, Any]:
             **{f"{family}.{key}": length for key, length in lengths.items() if length},
         }
     return value
+
+
+_ORDER = ("license", "modelfile", "parameters", "template", "system", "details", "messages", "remote_model",
+          "remote_host", "model_info", "tensors", "capabilities", "modified_at", "requires")  # fmt: skip
 
 
 async def show(request: web.Request, service: Service) -> web.Response:
@@ -129,6 +133,7 @@ async def show(request: web.Request, service: Service) -> web.Response:
         return describe_model(served(service.store, asked.model_name, name), asked, agent)
 
     try:
-        return json_response(await asyncio.to_thread(work))
+        value = await asyncio.to_thread(work)
     except ModelNotFoundError:
         raise NotFoundError(f"model '{name.short}' not found") from None
+    return json_response({key: value[key] for key in _ORDER if key in value})

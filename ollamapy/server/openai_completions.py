@@ -175,7 +175,7 @@ def _whole(completion: Completion, chosen: list[dict[str, Any]], usage: dict[str
 async def _replies(conversations: list[Conversation]) -> AsyncGenerator[tuple[int, Reply], None]:
     """The replies to one prompt; a prompt without a text only loads the model."""
     if conversations[0].is_empty:
-        await conversations[0].load_or_unload()
+        await conversations[0].load()
         for index in range(len(conversations)):
             yield index, Reply(done_reason="stop", usage=Usage())
         return

@@ -305,7 +305,7 @@ async def _stream(conversation: Conversation, writer: Writer) -> AsyncGenerator[
 
 async def _replies(conversation: Conversation) -> AsyncGenerator[Reply, None]:
     if conversation.is_empty:
-        await conversation.load_or_unload()
+        await conversation.load()
         yield Reply(done_reason="stop", usage=Usage())
         return
     async with aclosing(conversation.replies()) as replies:

@@ -1,11 +1,14 @@
-"""The bodies of the native API. Every field may be absent; what is wrong with a value is said by who uses
-it."""
+"""The bodies of the native API. Every field may be absent. What is wrong with a value by itself is said when it is
+read; keep_alive is in seconds from then on."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
+
+from ollamapy.server.checks import check_images, check_think_value
+from ollamapy.server.duration import keep_alive
 
 
 class NamedRequest(msgspec.Struct, kw_only=True):
@@ -40,6 +43,9 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     tool_name: str = ""
     tool_call_id: str = ""
 
+    def __post_init__(self) -> None:
+        check_images(self.images)
+
 
 class GenerateRequest(msgspec.Struct, kw_only=True):
     model: str = ""
@@ -61,6 +67,11 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     top_logprobs: int = 0
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
+    def __post_init__(self) -> None:
+        self.keep_alive = keep_alive(self.keep_alive)
+        check_think_value(self.think)
+        check_images(self.images)
+
 
 class ChatRequest(msgspec.Struct, kw_only=True):
     model: str = ""
@@ -77,6 +88,10 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     top_logprobs: int = 0
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
+    def __post_init__(self) -> None:
+        self.keep_alive = keep_alive(self.keep_alive)
+        check_think_value(self.think)
+
 
 class EmbedRequest(msgspec.Struct, kw_only=True):
     model: str = ""
@@ -86,12 +101,18 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
     keep_alive: Any = None
     options: dict[str, Any] = {}
 
+    def __post_init__(self) -> None:
+        self.keep_alive = keep_alive(self.keep_alive)
+
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     prompt: str = ""
     keep_alive: Any = None
     options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        self.keep_alive = keep_alive(self.keep_alive)
 
 
 class ShowRequest(NamedRequest, kw_only=True):

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ollamapy.server.duration import DurationError, keep_alive
 from ollamapy.server.keys import read_keys
@@ -184,11 +183,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def origin_host(origin: str) -> str:
-    """host[:port] of an Origin header, lower case; "" for one that names none."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""

@@ -54,8 +54,9 @@ class Command:
     key: str = ""  # a parameter's name, a message's role
 
     def __str__(self) -> str:
-        words = [self.name.upper(), self.key, self.value if self.name == "from" else quote(self.value)]
-        return " ".join(word for word in words if word or word is words[-1])
+        value = self.value if self.name == "from" else quote(self.value)
+        keyed = [self.key] if self.name in ("parameter", "message") else []
+        return " ".join([self.name.upper(), *keyed, value])
 
 
 @dataclass
@@ -175,7 +176,7 @@ def _command(reader: _Reader) -> Command:
     if name in ("parameter", "message"):
         key = reader.take(_PARAMETER if name == "parameter" else _NAME)
         if not reader.here or reader.here not in " \t":
-            raise ModelfileError(f"unexpected EOF: {key}" if key else "unexpected EOF")
+            raise ModelfileError(f"unexpected EOF: {key}")
         if name == "message" and key not in ROLES:
             raise reader.fail('message role must be one of "system", "user", or "assistant"')
         reader.take(_BLANKS)
@@ -187,7 +188,7 @@ def stored_modelfile(
 ) -> Modelfile:
     """The Modelfile of a stored model; options, if any, stand above its own."""
     config = stored.config
-    commands = [Command("from", str(path)) for path in stored.paths("model")]
+    commands = [Command("from", str(path)) for path in stored.paths("model")] or [Command("from", "")]
     commands += [Command("adapter", str(path)) for path in stored.paths("adapter")]
     commands += [Command("from", str(path)) for path in stored.paths("projector")]
     for name, value in (

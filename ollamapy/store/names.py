@@ -32,14 +32,12 @@ class ModelName:
     @classmethod
     def parse(cls, text: str) -> ModelName:
         """Read a name and fill in the defaults. Raises InvalidNameError."""
-        rest = text.partition("://")[2] or text
-        rest = rest.partition("@")[0]
-        head, colon, tag = rest.rpartition(":")
+        head, colon, tag = text.rpartition(":")
         if not colon or "/" in tag:  # no tag, or the colon of a host's port
-            head, tag = rest, DEFAULT_TAG
-        parts = head.split("/")
-        if len(parts) > 3:
-            raise InvalidNameError("invalid model name")
+            head, tag = text, DEFAULT_TAG
+        parts = head.rsplit("/", 2)
+        if len(parts) == 3:
+            parts[0] = parts[0].partition("://")[2] or parts[0]
         host, namespace, model = [DEFAULT_HOST, DEFAULT_NAMESPACE][: 3 - len(parts)] + parts
         name = cls(host, namespace, model, tag)
         if not name.valid:

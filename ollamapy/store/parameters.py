@@ -3,6 +3,7 @@ and back."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -101,6 +102,10 @@ def float_text(value: float) -> str:
 
 def plain_text(value: Any) -> str:
     """A parameter's value without quotes, as Modelfiles write it."""
+    if value is None:
+        return "<nil>"
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -63,7 +63,7 @@ class StoredModel:
     def _text(self, path: Path) -> str:
         if path.stat().st_size > _TEXT_LIMIT:
             raise StoreError(f"blob {path.name} of {self.name.short} is too large for a text")
-        return path.read_text("utf-8", "replace")
+        return path.read_bytes().decode("utf-8", "replace")  # with the line ends that it has
 
     def _texts(self, kind: str) -> list[str]:
         return [self._text(self._blob(layer)) for layer in self.manifest.layers if layer.kind == kind]

@@ -6,7 +6,9 @@ import datetime
 
 import pytest
 
+from ollamapy.cli import main
 from ollamapy.cli.output import ago, human_bytes, moment, span
+from ollamapy.cli.show import describe, section
 from ollamapy.cli.wrap import Wrapper
 from ollamapy.server.duration import FOREVER, DurationError, keep_alive, parse_duration
 from ollamapy.server.settings import Settings, parse_host
@@ -15,7 +17,7 @@ from ollamapy.server.settings import Settings, parse_host
 def test_sizes_and_ages() -> None:
     assert [human_bytes(n) for n in (5, 1500, 98_362_745, 1_250_000_000, 40_000_000_000)] == [
         "5 B",
-        "2 KB",
+        "1.5 KB",
         "98 MB",
         "1.2 GB",
         "40 GB",
@@ -28,14 +30,113 @@ def test_sizes_and_ages() -> None:
         "3 minutes",
         "About an hour",
         "2 hours",
-        "1 day",
+        "24 hours",
         "2 days",
-        "1 year",
+        "15 months",
     ]
     assert ago(datetime.datetime.now(datetime.timezone.utc).isoformat()) == "Less than a second ago"
     assert moment("2026-11-23T04:00:15.260540787Z").microsecond == 260540
     assert moment("2026-11-23T04:00:15.5+01:00").microsecond == 500_000
     assert moment("2026-11-23T04:00:15Z").second == 15
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("show", "accepts 1 arg(s), received 0"),
+        ("show a b", "accepts 1 arg(s), received 2"),
+        ("cp a", "accepts 2 arg(s), received 1"),
+        ("rm", "requires at least 1 arg(s), only received 0"),
+        ("run", "requires at least 1 arg(s), only received 0"),
+        ("nope", 'unknown command "nope" for "ollamapy"'),
+        ("show x --nope", "unknown flag: --nope"),
+        ("show -x y", "unknown shorthand flag: 'x' in -x"),
+        ("run x --keepalive", "flag needs an argument: --keepalive"),
+        ("create x -f", "flag needs an argument: 'f' in -f"),
+        (
+            "show x --license --system",
+            "only one of '--license', '--modelfile', '--parameters', '--system', or '--template' can be specified",
+        ),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(words: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the words of the real program."""
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    assert end.value.code == 1
+    assert capsys.readouterr() == ("", f"Error: {text}\n")
+
+
+def test_help_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["show", "--help"])
+    assert end.value.code == 0
+    assert "Usage: ollamapy show" in capsys.readouterr().out
+
+
+LICENSE = (
+    "license text here that is long enough to go beyond one hundred characters so that it has to be wrapped "
+    "by the table writer in two"
+)
+
+
+def test_sections_of_a_model_as_ollama_shows_them() -> None:
+    """Recorded of `ollama show -v`, but for the metadata, of which these are a few."""
+    info = {
+        "details": {"family": "llama", "parameter_size": "134.52M", "quantization_level": "Q4_1"},
+        "model_info": {"general.architecture": "llama", "llama.context_length": 8192, "general.languages": ["en"],
+                       "llama.rope.freq_base": 100000, "general.parameter_count": 134515008,
+                       "tokenizer.ggml.token_type": [3] * 7, "tokenizer.ggml.add_bos_token": False},
+        "capabilities": ["completion"],
+        "parameters": "stop                           \"a\"\nstop                           \"b c\"",
+        "system": "two\nlines\nand more",
+        "license": f"MIT\n{LICENSE}",
+        "tensors": [{"name": "output_norm.weight", "type": "F32", "shape": [576]}],
+    }  # fmt: skip
+    assert (
+        describe(info, verbose=True)
+        == """\
+  Model
+    architecture      llama
+    parameters        134.52M
+    context length    8192
+    quantization      Q4_1
+
+  Capabilities
+    completion
+
+  Parameters
+    stop    "a"
+    stop    "b     c"
+
+  Metadata
+    general.architecture            llama
+    general.languages               [en]
+    general.parameter_count         1.34515008e+08
+    llama.context_length            8192
+    llama.rope.freq_base            100000
+    tokenizer.ggml.add_bos_token    false
+    tokenizer.ggml.token_type       [3 3 3 ...+4 more]
+
+  Tensors
+    output_norm.weight    F32    [576]
+
+  System
+    two
+    lines
+    ...
+
+  License
+    MIT
+    license text here that is long enough to go beyond one hundred characters so that it has to be
+      wrapped by the table writer in two
+
+"""
+    )
+
+
+def test_cells_wrap_evenly() -> None:
+    assert section("T", [("aaa bbb ccc ddd", "x")], 10) == "  T\n    aaa bbb       x\n      ccc ddd\n"
 
 
 def screen(wrapped: str) -> list[str]:

@@ -127,7 +127,7 @@ GENERATE: dict[str, Any] = {"model": "echo", "prompt": "hi", "stream": False}
         ("/api/generate", {**GENERATE, "top_logprobs": 21}, 400, "top_logprobs must be between 0 and 20"),
         ("/api/generate", {**GENERATE, "suffix": "x"}, 400, "library/echo:latest does not support insert"),
         ("/api/generate", {**GENERATE, "images": ["@@"]}, 400, "base64"),
-        ("/api/generate", {**GENERATE, "context": [1 << 40]}, 400, "context"),
+        ("/api/generate", {**GENERATE, "context": [1 << 40]}, 500, "context"),
         ("/api/generate", {**GENERATE, "prompt": "refuse"}, 400, "the engine refuses"),
         ("/api/generate", {**GENERATE, "prompt": "refuse", "stream": True}, 400, "the engine refuses"),
         ("/api/generate", {**GENERATE, "prompt": "fail"}, 500, "the device failed"),
