@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class FakeEngine:
         path = prepared.path
         self.events.append(f"load {path}")
         await asyncio.sleep(self.load_seconds)
-        if "broken" in path:
+        if Path(path).name.startswith("broken"):
             raise OSError(f"{path} is cut short")
         model = FakeModel(self, path)
         needed = prepared.needed_bytes(num_ctx)
