@@ -104,8 +104,9 @@ def server(
     from tests.server.harness import RunningServer, add_gguf
 
     server = RunningServer(tmp_path_factory.mktemp("models"), Engine)
+    # listed newest first; of a file that Ollama's converter would have written it lists less
+    add_gguf(server.store, minilm_gguf_path, "all-minilm")
     add_gguf(server.store, smollm2_path, "smollm2:135m")
     add_gguf(server.store, gemma3_path, "gemma3:270m")
-    add_gguf(server.store, minilm_gguf_path, "all-minilm")
     yield server
     server.close()
