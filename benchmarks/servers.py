@@ -106,10 +106,10 @@ def ours(
 
 
 def llama_server(
-    program: str, model: Path, threads: int, slots: int, context: int
+    program: str, model: Path, threads: int, slots: int, context: int, *options: str
 ) -> contextlib.AbstractContextManager[Server]:
-    """llama.cpp's server with so many slots of so much context each."""
+    """llama.cpp's server with so many slots of so much context each, and further options of its own."""
     port = free_port()
     command = [program, "-m", str(model), "--port", str(port), "-t", str(threads), "-np", str(slots)]
-    command += ["-c", str(slots * context), "-ngl", "0", "--no-webui"]
+    command += ["-c", str(slots * context), "-ngl", "0", "--no-webui", *options]
     return running("llama-server", command, port, {})
