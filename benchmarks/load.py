@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,16 +30,10 @@ from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store
 
 from . import packs
+from .servers import START_SECONDS, free_port
 
 PROMPT = "The opposite of hot is"
-START_SECONDS = 120.0
 MIB = 1 << 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -45,7 +45,11 @@ class Peer:
             return None
         try:
             done = subprocess.run(
-                [program, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+                [program, "--version"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=60,
             )
         except (OSError, subprocess.SubprocessError):
             return "unknown"

@@ -10,7 +10,6 @@ Speeds are tokens per second of all streams together. Ratios are taken within a 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -43,14 +42,16 @@ class Results:
                 if {*_KEY, "speed"} - sample.keys() or sample["run"] not in found.runs:
                     raise ResultsError(f"{path}: a sample is not whole")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise error if isinstance(error, ResultsError) else ResultsError(f"{path} holds no figures") from None
+            raise (
+                error if isinstance(error, ResultsError) else ResultsError(f"{path} holds no figures")
+            ) from None
         return found
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps({"runs": self.runs, "samples": self.samples}, indent=1) + "\n")
-        os.replace(partial, path)
+        partial.replace(path)
 
     def merge(self, other: Results) -> None:
         """Take in the figures of another file. Those of a run that both have are counted once."""

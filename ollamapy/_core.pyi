@@ -134,7 +134,7 @@ class Device:
     def threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
-    def measure_peak(self, kind: str, seconds: float = 0.2) -> float:
+    def measure_peak(self, kind: str, seconds: float = 0.5) -> float:
         """Operations per second that all threads reach together when they do nothing else, a multiplication and its
         addition counting two: of products of bytes ("int8", as the instruction set has them) or of floats ("f32").
         The best of several runs. Raises ValueError."""

@@ -90,8 +90,8 @@ double measure_peak(Device& device, const std::string& kind, double seconds) {
     while (true) {
         const auto begin = Clock::now();
         device.pool().run([&](int) {
-            const auto found = int8 ? static_cast<int64_t>(kernels.int8(rounds))
-                                    : static_cast<int64_t>(kernels.f32(rounds));
+            const auto found =
+                int8 ? static_cast<int64_t>(kernels.int8(rounds)) : static_cast<int64_t>(kernels.f32(rounds));
             sink.fetch_add(found, std::memory_order_relaxed);
         });
         const auto end = Clock::now();
@@ -142,7 +142,7 @@ void bind_graph(py::module_& module) {
         .def(py::init<int, const std::string&>(), py::arg("threads") = 0, py::arg("isa") = "")
         .def_property_readonly("threads", [](Device& device) { return device.pool().threads(); })
         .def_property_readonly("isa", [](const Device& device) { return device.isa().name; })
-        .def("measure_peak", &measure_peak, py::arg("kind"), py::arg("seconds") = 0.2,
+        .def("measure_peak", &measure_peak, py::arg("kind"), py::arg("seconds") = 0.5,
              py::call_guard<py::gil_scoped_release>());
 
     py::class_<Weights, std::shared_ptr<Weights>>(module, "Weights", py::is_final())

@@ -183,9 +183,12 @@ def _print(about: dict[str, Any], rows: Iterable[Row], style: str) -> None:
         ]
         _print_csv([*about, "test", "unit", "median", "least", "most"], lines)
     else:
-        click.echo(f"{about['model']}, {about['threads']} threads, {about['isa']}, {about['rounds']} rounds\n")
+        click.echo(
+            f"{about['model']}, {about['threads']} threads, {about['isa']}, {about['rounds']} rounds\n"
+        )
         cells = [
-            (row.test, *map(_number, (row.median, min(row.values), max(row.values))), row.unit) for row in rows
+            (row.test, *map(_number, (row.median, min(row.values), max(row.values))), row.unit)
+            for row in rows
         ]
         print_table(("TEST", "MEDIAN", "LEAST", "MOST", "UNIT"), cells)
 

@@ -197,7 +197,9 @@ def time_to_first_token(path: str, threads: int = 0, adapter: str = "") -> float
 def _load(path: str, device: Device, streams: int, adapter: str) -> Parts:
     parts = read_parts(path, device, Settings(prefill_rows=CHUNK, max_sequences=streams), adapter)
     if parts.architecture.bidirectional:
-        raise UnsupportedModelError("the model only embeds, it does not generate: there is nothing to measure")
+        raise UnsupportedModelError(
+            "the model only embeds, it does not generate: there is nothing to measure"
+        )
     return parts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,9 +26,7 @@ class Peaks:
 
 def measure_peaks(bench: Bench) -> Peaks:
     device = bench.device
-    return Peaks(
-        device.measure_peak("int8"), device.measure_peak("f32"), read_bandwidth(device.threads)
-    )
+    return Peaks(device.measure_peak("int8"), device.measure_peak("f32"), read_bandwidth(device.threads))
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ def label(instruction: Instruction) -> str:
     """What the instruction does, without layers and buffers: 'matmul ffn_gate:Q4_1+ffn_up:Q4_1'."""
     if instruction.op == "matmul":
         weights = (
-            f"{_LAYER.sub('', name).removesuffix('.weight')}:{kind}"
-            for name, kind, *_ in instruction.weights
+            f"{_LAYER.sub('', name).removesuffix('.weight')}:{kind}" for name, kind, *_ in instruction.weights
         )
         return "matmul " + "+".join(weights)
     if instruction.op == "rows":
@@ -59,7 +56,7 @@ def summarize(
     instructions: Sequence[Instruction], seconds: Sequence[float], rows: int, outputs: int, peaks: Peaks
 ) -> list[Line]:
     """The lines of a step with so many rows, of which so many are sampled, the longest first."""
-    taken: Counter[str] = Counter()
+    taken: dict[str, float] = defaultdict(float)
     works: dict[str, list[Work]] = {}
     for instruction, duration in zip(instructions, seconds, strict=True):
         name = label(instruction)
@@ -68,7 +65,7 @@ def summarize(
     total = sum(seconds)
     return [
         Line(name, time, time / total if total else 0.0, *_shares(works[name], time, peaks))
-        for name, time in taken.most_common()
+        for name, time in sorted(taken.items(), key=lambda item: -item[1])
     ]
 
 

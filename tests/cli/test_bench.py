@@ -84,21 +84,28 @@ def test_profile(capsys: pytest.CaptureFixture[str], store: Store, smollm2_path:
     assert steps == {(1, 1), (1, 4), (64, 1)}
     for step in steps:
         lines = {
-            line["operation"]: line
-            for line in found["operations"]
-            if (line["rows"], line["streams"]) == step
+            line["operation"]: line for line in found["operations"] if (line["rows"], line["streams"]) == step
         }
         assert sum(line["share"] for line in lines.values()) == pytest.approx(1)
         assert lines["matmul ffn_gate:Q4_1+ffn_up:Q4_1"]["peak_share"] > 0
         assert lines["attention"]["peak_share"] is None
     status, out, _ = bench(capsys, str(smollm2_path), *few)
     assert status == 0
-    for text in ("peaks measured: int8 ", "decode, 4 streams: ", "prefill of 64 tokens: ", "matmul ffn_gate:Q4_1"):
+    for text in (
+        "peaks measured: int8 ",
+        "decode, 4 streams: ",
+        "prefill of 64 tokens: ",
+        "matmul ffn_gate:Q4_1",
+    ):
         assert text in out
 
 
 def test_errors_are_one_line(
-    capsys: pytest.CaptureFixture[str], store: Store, smollm2_path: Path, minilm_gguf_path: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    store: Store,
+    smollm2_path: Path,
+    minilm_gguf_path: Path,
+    tmp_path: Path,
 ) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and no more")
