@@ -87,10 +87,9 @@ ROOFLINE = {  # the steps whose work the results know, and what was measured of 
 
 
 def roofline(results: Results) -> str | None:
-    """Operations a second over operations per byte of weights, below what the machine can do at most."""
-    peak, bandwidth = results.peak("int8"), results.peak("bandwidth")
-    lines = []
-    for model, color in zip(results.models, COLORS[:1] + COLORS[2:], strict=False):
+    """Our operations a second over operations per byte of weights, below what the machine can do at most."""
+    panels = []
+    for model in results.models:
         work = results.about(model)["work"]
         points = []
         for name, wanted in ROOFLINE.items():
@@ -100,20 +99,26 @@ def roofline(results: Results) -> str | None:
                     step = work[name]
                     achieved = median * step["operations"] / step["rows"]
                     points.append(Point(step["operations"] / step["bytes"], achieved / 1e9, label=name))
-        lines.append(Series(model, points, color, line=False))
-    points = [point for line in lines for point in line.points]
-    if not points:
-        return None
+        if points:
+            ours = Series(OURS, points, COLORS[0], line=False)
+            panels.append(
+                Panel(
+                    model,
+                    "operations per byte of weights",
+                    "billions of operations per second",
+                    [_limits(results, points), ours],
+                    x_log=True,
+                    y_log=True,
+                )
+            )
+    return chart("Roofline", panels) if panels else None
+
+
+def _limits(results: Results, points: list[Point]) -> Series:
+    """The roof: reading bounds what uses a byte seldom, computing what uses it often."""
+    peak, bandwidth = results.peak("int8"), results.peak("bandwidth")
     ridge = peak / bandwidth
-    ends = min(*(p.x for p in points), ridge) / 2, max(*(p.x for p in points), ridge) * 2
-    roof = [Point(ends[0], ends[0] * bandwidth / 1e9), Point(ridge, peak / 1e9), Point(ends[1], peak / 1e9)]
-    limits = f"limits: int8 {peak / 1e9:,.0f} GOPS, read {bandwidth / 1e9:.1f} GB/s"
-    panel = Panel(
-        "Roofline",
-        "operations per byte of weights",
-        "billions of operations per second",
-        [Series(limits, roof, "#666666", marks=False), *lines],
-        x_log=True,
-        y_log=True,
-    )
-    return chart("Roofline", [panel])
+    low, high = min(*(p.x for p in points), ridge) / 2, max(*(p.x for p in points), ridge) * 2
+    roof = [Point(low, low * bandwidth / 1e9), Point(ridge, peak / 1e9), Point(high, peak / 1e9)]
+    name = f"limits: read {bandwidth / 1e9:.1f} GB/s, int8 {peak / 1e9:,.0f} GOPS"
+    return Series(name, roof, "#666666", marks=False)

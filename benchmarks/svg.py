@@ -177,5 +177,5 @@ def _series(series: Series, x: Axis, y: Axis) -> list[str]:
             hint = f"{series.name}: {number(point.x)}, {number(point.y)}"
             parts.append(f"{circle}<title>{escape(hint)}</title></circle>")
         if point.label:
-            parts.append(_text(across - 7, up - 7, point.label, "end", 11))
+            parts.append(_text(across, up + 18, point.label, "middle", 11))
     return parts

@@ -141,7 +141,7 @@ def test_roofline_places_a_decoding_step(results: Results) -> None:
     assert text is not None
     # decode: 11 tokens/s of 2e8 operations and 1e8 bytes: 2.2 GOPS at 2 operations a byte
     hints = [title.text for title in ElementTree.fromstring(text).iter(SVG + "title")]
-    assert "m: 2, 2.2" in hints
+    assert f"{OURS}: 2, 2.2" in hints
     assert plots.by_depth(Results()) is None and plots.roofline(Results({"a": run_of()})) is None
 
 
