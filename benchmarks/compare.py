@@ -24,6 +24,7 @@ from typing import Any
 
 from ollamapy.engine import profile
 from ollamapy.engine.bench import Bench, Case, read_bandwidth, streams_case
+from ollamapy.types import RequestError
 
 from . import packs
 from .peers import Peer, from_environment
@@ -37,7 +38,7 @@ CASES: dict[str, list[Case]] = {  # the first of each are the quick ones
     "streams": [streams_case(8), streams_case(16)],
 }
 QUICK = ("prefill", "decode", "streams")
-OUTPUT = Path("build") / "bench-results.json"
+OUTPUT = Path("build")  # where the file of a run is, named after its beginning
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="prefill 512, decode 128 and 8 streams only")
     parser.add_argument("--only", default="", help=f"of {', '.join(CASES)}; separated by commas")
-    parser.add_argument("--output", type=Path, help=f"the JSON file ({OUTPUT})")
+    parser.add_argument("--output", type=Path, help=f"the JSON file (one of its own in {OUTPUT})")
     parser.add_argument("--from", dest="sources", type=Path, action="append", help="show what was measured")
     parser.add_argument("--plots", type=Path, help="write SVG plots to this folder")
     parser.add_argument("--profile", action="store_true", help="where the time of our steps goes instead")
@@ -69,11 +70,12 @@ def main() -> None:
                 results.write(args.output)
         else:
             cases = chosen(only, args.quick)
-            output: Path = args.output or OUTPUT
+            output: Path = args.output or OUTPUT / f"bench-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"
             output.parent.mkdir(parents=True, exist_ok=True)
             results = Results.read(output) if output.exists() else Results()
             for _ in measure(results, args.model or packs.fetch(), args.threads, args.rounds, cases):
                 results.write(output)
+            print(f"written to {output}", file=sys.stderr)
     except (ResultsError, OSError) as error:
         parser.exit(1, f"{error}\n")
     print(tables(results))
@@ -110,6 +112,13 @@ def measure(
         "models": {path.stem: facts(bench) for path, bench in benches.items()},
     }
     results.runs[run] = about
+
+    def fail(path: Path, engine: str, case: Case, error: Exception) -> None:
+        text = f"{path.stem}: {engine}: {case.label}: {' '.join(str(error).split())}"
+        print(f"FAILED: {text}", file=sys.stderr)
+        if text not in failures:
+            failures.append(text)
+
     for peer in peers:
         for program in peer.missing():
             print(f"MISSING: {peer.name}: {program} names no program", file=sys.stderr)
@@ -123,14 +132,17 @@ def measure(
         for path, bench in benches.items():
             for case in cases:
                 print(f"round {number + 1} of {rounds}: {path.stem}, {case.label}", file=sys.stderr)
-                results.add(run, number, path.stem, OURS, case, bench.run(case))
+                try:
+                    speed: float | None = bench.run(case)
+                except RequestError as error:  # its context is too short
+                    fail(path, OURS, case, error)
+                    continue
+                results.add(run, number, path.stem, OURS, case, speed)
                 for peer in peers:
                     try:
                         speed = ask(peer, path, threads, case)
                     except (RuntimeError, OSError, ValueError, LookupError, StopIteration) as error:
-                        text = f"{path.stem}: {peer.name}: {case.label}: {' '.join(str(error).split())}"
-                        print(f"FAILED: {text}", file=sys.stderr)
-                        failures.append(text)
+                        fail(path, peer.name, case, error)
                         continue
                     if speed is not None:
                         results.add(run, number, path.stem, peer.name, case, speed)

@@ -108,14 +108,21 @@ class Peer:
         return done.stdout + done.stderr  # some print their table to one, some to the other
 
 
+def program(name: str) -> str | None:
+    """The program that an environment variable names, None when it is not there."""
+    path = os.environ.get(name)
+    return path if path and Path(path).is_file() else None
+
+
 def from_environment() -> list[Peer]:
     """Both peers; those programs that the environment does not name, or that are no files, are None."""
-
-    def get(name: str) -> str | None:
-        path = os.environ.get(name)
-        return path if path and Path(path).is_file() else None
-
     return [
-        Peer("llama.cpp", get("LLAMA_BENCH"), get("LLAMA_BATCHED")),
-        Peer("ik_llama.cpp", get("IK_LLAMA_BENCH"), get("IK_LLAMA_BATCHED"), get("IK_LLAMA_SWEEP"), True),
+        Peer("llama.cpp", program("LLAMA_BENCH"), program("LLAMA_BATCHED")),
+        Peer(
+            "ik_llama.cpp",
+            program("IK_LLAMA_BENCH"),
+            program("IK_LLAMA_BATCHED"),
+            program("IK_LLAMA_SWEEP"),
+            True,
+        ),
     ]

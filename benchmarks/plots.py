@@ -118,7 +118,7 @@ def _limits(results: Results, points: list[Point]) -> Series:
     """The roof: reading bounds what uses a byte seldom, computing what uses it often."""
     peak, bandwidth = results.peak("int8"), results.peak("bandwidth")
     ridge = peak / bandwidth
-    low, high = min(*(p.x for p in points), ridge) / 2, max(*(p.x for p in points), ridge) * 2
+    low, high = min(*(p.x for p in points), ridge) / 2, max(*(p.x for p in points), ridge) * 4
     roof = [Point(low, low * bandwidth / 1e9), Point(ridge, peak / 1e9), Point(high, peak / 1e9)]
     name = f"limits: read {bandwidth / 1e9:.1f} GB/s, int8 {peak / 1e9:,.0f} GOPS"
     return Series(name, roof, "#666666", marks=False)

@@ -38,8 +38,9 @@ class Results:
         try:
             value = json.loads(path.read_bytes())
             found = cls(dict(value["runs"]), list(value["samples"]))
+            models = {name: run["models"] for name, run in found.runs.items()}
             for sample in found.samples:
-                if {*_KEY, "speed"} - sample.keys() or sample["run"] not in found.runs:
+                if {*_KEY, "speed"} - sample.keys() or sample["model"] not in models[sample["run"]]:
                     raise ResultsError(f"{path}: a sample is not whole")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise (

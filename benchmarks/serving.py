@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import statistics
 import tempfile
@@ -28,6 +27,7 @@ from ollamapy._core import Device, GGUFFile, Tokenizer
 from ollamapy.engine.bench import Bench
 
 from . import packs
+from .peers import program
 from .servers import MODEL, Server, llama_server, ours
 
 Session = aiohttp.ClientSession
@@ -65,13 +65,13 @@ def text_of(tokens: int, tokenizer: Tokenizer, dice: random.Random) -> str:
 
 
 async def embedding(model: Path, store: Path, threads: int, rounds: int) -> None:
-    program = os.environ.get("LLAMA_SERVER")
+    llama = program("LLAMA_SERVER")
     tokenizer = Tokenizer(GGUFFile(str(model)))
     dice = random.Random(1)
     servers = {"ollamapy": ours({MODEL: model}, store, threads)}
-    if program:
+    if llama:
         options = ("--embeddings", "-b", "2048", "-ub", "2048")
-        servers["llama-server"] = llama_server(program, model, threads, 8, TOGETHER * 32, *options)
+        servers["llama-server"] = llama_server(llama, model, threads, 8, 2048, *options)
     seconds: dict[str, dict[str, list[float]]] = {}
     async with contextlib.AsyncExitStack() as stack:
         sessions = {
@@ -99,15 +99,15 @@ async def embedding(model: Path, store: Path, threads: int, rounds: int) -> None
     print("| | ollamapy | llama-server | ratio (least, most) |\n| --- | --- | --- | --- |")
     for what, taken in seconds.items():
         mine = TOGETHER / statistics.median(taken["ollamapy"])
-        if not program:
+        if not llama:
             print(f"| {what} | {mine:.0f} | missing | missing |")
             continue
         theirs = TOGETHER / statistics.median(taken["llama-server"])
         ratios = [b / a for a, b in zip(taken["ollamapy"], taken["llama-server"], strict=True)]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
         print(f"| {what} | {mine:.0f} | {theirs:.0f} | {ratio} |")
-    if not program:
-        print("\nllama-server is missing: LLAMA_SERVER is not set")
+    if not llama:
+        print("\nllama-server is missing: LLAMA_SERVER names no program")
 
 
 async def stream(session: Session, url: str, body: dict[str, Any]) -> tuple[float, float, int]:

@@ -65,8 +65,8 @@ class Panel:
         points = [point for series in self.series for point in series.points]
         xs = [point.x for point in points]
         ys = [v for point in points for v in (point.y, point.low, point.high) if v is not None]
-        x_low, x_high = _range(xs, self.x_log, zero=False)
-        y_low, y_high = _range(ys, self.y_log, zero=True)
+        x_low, x_high = _range(xs, self.x_log, upright=False)
+        y_low, y_high = _range(ys, self.y_log, upright=True)
         x_ticks = self.x_ticks or _ticks(x_low, x_high, self.x_log)
         return (
             Axis(self.x_label, x_low, x_high, LEFT, WIDTH - RIGHT, self.x_log, x_ticks),
@@ -82,15 +82,16 @@ class Panel:
         )
 
 
-def _range(values: Sequence[float], log: bool, zero: bool) -> tuple[float, float]:
-    """The ends of an axis with some room beyond the values; zero: a linear one begins there."""
+def _range(values: Sequence[float], log: bool, upright: bool) -> tuple[float, float]:
+    """The ends of an axis with some room beyond the values; an upright linear one begins at 0."""
     if not values:
         return (1.0, 10.0) if log else (0.0, 1.0)
     low, high = min(values), max(values)
     if log:
-        return low / 1.4, high * 1.4
-    room = 0.08 * ((high if zero else high - low) or 1.0)
-    return 0.0 if zero else low - room, high + room
+        room = 2.0 if upright else 1.4
+        return low / room, high * room
+    space = 0.08 * ((high if upright else high - low) or 1.0)
+    return 0.0 if upright else low - space, high + space
 
 
 def _ticks(low: float, high: float, log: bool) -> list[float]:
@@ -177,5 +178,5 @@ def _series(series: Series, x: Axis, y: Axis) -> list[str]:
             hint = f"{series.name}: {number(point.x)}, {number(point.y)}"
             parts.append(f"{circle}<title>{escape(hint)}</title></circle>")
         if point.label:
-            parts.append(_text(across, up + 18, point.label, "middle", 11))
+            parts.append(_text(across + 8, up + 14, point.label, size=11))
     return parts

@@ -15,8 +15,8 @@ constexpr int kChains = 12;  // covers a latency of 5 cycles at two instructions
 int32_t int8(int64_t rounds) {
     __m512i sums[kChains];
     for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_epi32(i);
-    const __m512i a = _mm512_set1_epi8(3);
-    const __m512i b = _mm512_set1_epi8(-2);
+    const __m512i a = _mm512_set1_epi8(1);
+    const __m512i b = _mm512_set1_epi8(-1);
     for (int64_t round = 0; round < rounds; ++round) {
         for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], a, b);
     }

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ollamapy.cli.output import print_table
+
+if TYPE_CHECKING:
+    from ollamapy.engine.bench import Case
 
 _MOST = 1 << 20
 _MOST_STREAMS = 1024
@@ -122,7 +125,7 @@ def _resolve(model: str) -> tuple[str, str]:
     return found.path, found.adapter
 
 
-def _cases(prefill: list[int], decode: list[int], depth: list[int], streams: list[int]) -> list[Any]:
+def _cases(prefill: list[int], decode: list[int], depth: list[int], streams: list[int]) -> list[Case]:
     from ollamapy.engine.bench import Case, streams_case
 
     cases = [Case("prefill", tokens) for tokens in prefill]
@@ -131,14 +134,14 @@ def _cases(prefill: list[int], decode: list[int], depth: list[int], streams: lis
 
 
 def _measure(
-    model: str, path: str, adapter: str, cases: list[Any], threads: int, rounds: int, style: str
+    model: str, path: str, adapter: str, cases: list[Case], threads: int, rounds: int, style: str
 ) -> None:
     from ollamapy.engine.bench import Bench, time_to_first_token
 
     bench = Bench(path, threads, max((case.streams for case in cases), default=1), adapter)
     for case in cases:
         bench.check(case)
-    speeds: dict[Any, list[float]] = {case: [] for case in cases}
+    speeds: dict[Case, list[float]] = {case: [] for case in cases}
     for number in range(rounds):
         for case in cases:
             _progress(f"round {number + 1} of {rounds}: {case.label}")

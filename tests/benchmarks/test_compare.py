@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import plots, svg
-from benchmarks.compare import CASES, chosen
+from benchmarks.compare import CASES, chosen, measure
 from benchmarks.peers import Peer, from_environment
 from benchmarks.results import OURS, Results, ResultsError, merged, tables
 from ollamapy.engine.bench import Case, streams_case
@@ -19,6 +19,7 @@ from ollamapy.engine.bench import Case, streams_case
 SVG = "{http://www.w3.org/2000/svg}"
 PREFILL, LONG, DECODE = Case("prefill", 512), Case("prefill", 2048), Case("decode", 128)
 DEEP, STREAMS = Case("decode", 128, 2048), streams_case(8)
+PROGRAMS = ("LLAMA_BENCH", "LLAMA_BATCHED", "IK_LLAMA_BENCH", "IK_LLAMA_SWEEP", "IK_LLAMA_BATCHED")
 ROOT = Path(__file__).parents[2]
 
 
@@ -55,6 +56,40 @@ def results() -> Results:
     return found
 
 
+def test_a_run_is_kept_round_by_round(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a llama-bench that knows prompts only, and without the others."""
+    for name in PROGRAMS:
+        monkeypatch.delenv(name, raising=False)
+    program = tmp_path / "llama-bench"
+    program.write_text(
+        "#!/bin/sh\ncase \"$*\" in\n*'-p 0'*) echo 'cannot decode' >&2; exit 1;;\n"
+        "*--version*) echo 'version: 9';;\n*) echo '[\n{\"avg_ts\": 12.5}]';;\nesac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("LLAMA_BENCH", str(program))
+    results = Results()
+    cases = [Case("prefill", 8), Case("decode", 2), Case("prefill", 9000)]
+    rounds = measure(results, [smollm2_path], 1, 2, cases)
+    next(rounds)
+    results.write(tmp_path / "results.json")  # and is killed in the second round
+    kept = Results.read(tmp_path / "results.json")
+    (run,) = kept.runs.values()
+    assert run["peers"] == {"llama.cpp": "9", "ik_llama.cpp": None}
+    assert run["threads"] == 1 and min(run["peaks"].values()) > 1e6
+    decoding, too_long = run["failures"]
+    assert "llama.cpp: decode 2: " in decoding and "cannot decode" in decoding
+    assert "ollamapy: prefill 9000: " in too_long and "the model has 8192" in too_long
+    model = smollm2_path.stem
+    assert len(kept.speeds(model, OURS, cases[0])) == len(kept.speeds(model, OURS, cases[1])) == 1
+    assert list(kept.speeds(model, "llama.cpp", cases[0]).values()) == [12.5]
+    text = tables(kept)
+    assert "llama.cpp 9, ik_llama.cpp MISSING" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| decode 2 "))
+    assert row.count("failed") == 2 and row.count("missing") == 2
+
+
 def test_table(results: Results) -> None:
     text = tables(results)
     assert "A <CPU> & more, avx2, 2 threads" in text
@@ -87,7 +122,13 @@ def test_files_are_merged_and_no_figure_counts_twice(results: Results, tmp_path:
     assert found.ratios("m", "other", PREFILL) == [2.0]
     assert (found.peak("int8"), found.peak("bandwidth")) == (2e12, 4e10)
     assert not list(tmp_path.glob("*.partial"))
-    for content in (b"", b"[]", b'{"runs": {}, "samples": [{"run": "x"}]}', b"\xff"):
+    for content in (
+        b"",
+        b"[]",
+        b'{"runs": {}, "samples": [{"run": "x"}]}',
+        b'{"runs": {"a": 1}, "samples": []}',
+        b"\xff",
+    ):
         first.write_bytes(content)
         with pytest.raises(ResultsError):
             merged([first])
@@ -152,7 +193,7 @@ def test_cases_are_chosen() -> None:
 
 
 def test_a_peer_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("LLAMA_BENCH", "LLAMA_BATCHED", "IK_LLAMA_BENCH", "IK_LLAMA_SWEEP", "IK_LLAMA_BATCHED"):
+    for name in PROGRAMS:
         monkeypatch.delenv(name, raising=False)
     program = tmp_path / "batched"
     program.write_text("#!/bin/sh\necho warning\necho 'version: 7 (abcdef)' >&2\n")
