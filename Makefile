@@ -73,7 +73,7 @@ fuzz:
 
 bench: $(BIN)/.tools
 	$(INSTALL) -e .
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.compare
 
 clean:
 	rm -rf build .venv .demo .demo.log *.egg-info ollamapy/_core*.so

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,16 +30,11 @@ from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store
 
 from . import packs
+from .peers import program
+from .servers import START_SECONDS, free_port
 
 PROMPT = "The opposite of hot is"
-START_SECONDS = 120.0
 MIB = 1 << 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -148,7 +142,7 @@ def prepare(path: Path, cold: bool) -> None:
 
 
 def measure(model: Path, rounds: int, threads: int, cold: bool) -> None:
-    program = os.environ.get("LLAMA_SERVER")
+    llama = program("LLAMA_SERVER")
     with tempfile.TemporaryDirectory(dir=packs.FOLDER.parent) as scratch:
         ours = Ours(model, Path(scratch), threads)
         file = GGUFFile(str(ours.blob))
@@ -164,9 +158,9 @@ def measure(model: Path, rounds: int, threads: int, cold: bool) -> None:
             for _ in range(rounds):
                 prepare(ours.blob, cold)
                 mine.append(ours.first_token(port))
-                if program:
+                if llama:
                     prepare(ours.blob, cold)
-                    theirs.append(llama_server(program, ours.blob, threads))
+                    theirs.append(llama_server(llama, ours.blob, threads))
             left = memory(pid, "VmRSS") - before
     limit = 1.15 * tensors + 32 * MIB
     print(f"\n{model.name}, {threads} threads, page cache {'cold' if cold else 'warm'}, {rounds} rounds")
@@ -182,7 +176,7 @@ def measure(model: Path, rounds: int, threads: int, cold: bool) -> None:
             f"  llama-server from exec {statistics.median(theirs) * 1e3:7.0f} ms, ratio {ratio:.2f} ({spread})"
         )
     else:
-        print("  llama-server: LLAMA_SERVER is not set, missing")
+        print("  llama-server: LLAMA_SERVER names no program, missing")
     figures = (tensors, peak, limit, after, left)
     names = ("tensors", "peak growth", "limit", "after the unload", f"after {rounds + 1} loads")
     print("  memory, MiB: " + ", ".join(f"{n} {v / MIB:.1f}" for n, v in zip(names, figures, strict=True)))

@@ -30,6 +30,32 @@ class Peer:
     sweep: str | None = None
     repack: bool = False
 
+    def missing(self) -> list[str]:
+        """The environment variables of the programs that are not there."""
+        prefix = "IK_" if self.repack else ""
+        programs = {"LLAMA_BENCH": self.bench, "LLAMA_BATCHED": self.batched}
+        if self.repack:
+            programs["LLAMA_SWEEP"] = self.sweep
+        return [prefix + name for name, program in programs.items() if program is None]
+
+    def version(self) -> str | None:
+        """What a program of it says of itself, None when there is none."""
+        program = self.batched or self.bench
+        if program is None:
+            return None
+        try:
+            done = subprocess.run(
+                [program, "--version"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=60,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return "unknown"
+        lines = [line for line in done.stdout.splitlines() if line.startswith("version:")]
+        return lines[0].removeprefix("version:").strip() if lines else "unknown"
+
     def prefill(self, model: Path, threads: int, tokens: int) -> float | None:
         """Tokens per second of one prompt."""
         if self.bench is None:
@@ -82,10 +108,21 @@ class Peer:
         return done.stdout + done.stderr  # some print their table to one, some to the other
 
 
+def program(name: str) -> str | None:
+    """The program that an environment variable names, None when it is not there."""
+    path = os.environ.get(name)
+    return path if path and Path(path).is_file() else None
+
+
 def from_environment() -> list[Peer]:
-    """Both peers; those programs that the environment does not name are None."""
-    get = os.environ.get
+    """Both peers; those programs that the environment does not name, or that are no files, are None."""
     return [
-        Peer("llama.cpp", get("LLAMA_BENCH"), get("LLAMA_BATCHED")),
-        Peer("ik_llama.cpp", get("IK_LLAMA_BENCH"), get("IK_LLAMA_BATCHED"), get("IK_LLAMA_SWEEP"), True),
+        Peer("llama.cpp", program("LLAMA_BENCH"), program("LLAMA_BATCHED")),
+        Peer(
+            "ik_llama.cpp",
+            program("IK_LLAMA_BENCH"),
+            program("IK_LLAMA_BATCHED"),
+            program("IK_LLAMA_SWEEP"),
+            True,
+        ),
     ]

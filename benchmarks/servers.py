@@ -108,13 +108,13 @@ def ours(
 
 
 def llama_server(
-    program: str, model: Path, threads: int, slots: int, context: int
+    program: str, model: Path, threads: int, slots: int, context: int, *options: str
 ) -> contextlib.AbstractContextManager[Server]:
-    """llama.cpp's server with so many slots of so much context each.
+    """llama.cpp's server with so many slots of so much context each, and further options of its own.
 
     Continuous batching, flash attention and the reuse of prompts by slots are on unless they are turned off.
     """
     port = free_port()
     command = [program, "-m", str(model), "--port", str(port), "-t", str(threads), "-np", str(slots)]
-    command += ["-c", str(slots * context), "-ngl", "0", "--no-webui"]
+    command += ["-c", str(slots * context), "-ngl", "0", "--no-webui", *options]
     return running("llama-server", command, port, {}, "/health")  # its /v1/models answers while it loads

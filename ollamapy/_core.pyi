@@ -134,6 +134,10 @@ class Device:
     def threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
+    def measure_peak(self, kind: str, seconds: float = 0.5) -> float:
+        """Operations per second that all threads reach together when they do nothing else, a multiplication and its
+        addition counting two: of products of bytes ("int8", as the instruction set has them) or of floats ("f32").
+        The best of several runs. Raises ValueError."""
 
 def available_isas() -> list[str]:
     """Instruction sets that this CPU can run, widest first: "avx512", "avx2", "portable"."""
@@ -241,6 +245,24 @@ class LayerGroup:
         """Bytes of one page over all layers of the group."""
 
 @final
+class Instruction:
+    """A kernel call of a program."""
+
+    @property
+    def op(self) -> str:
+        """Either "rows" (row-wise operations), "matmul", "rope_table", "heads" (QK-norm, RoPE and the writing of K
+        and V), "attention" or "pool"."""
+    @property
+    def rows(self) -> str:
+        """What it has a row for: "tokens", "logits" (those that will be sampled) or "sequences"."""
+    @property
+    def text(self) -> str:
+        """Its line of Program.describe, without the number."""
+    @property
+    def weights(self) -> list[tuple[str, str, int, int, int]]:
+        """Of a product its matrices: name, type, outputs, inputs, bytes as packed."""
+
+@final
 class Program:
     """A flat list of kernel calls over one arena."""
 
@@ -259,6 +281,8 @@ class Program:
         layer whose pages are scratch for one step."""
     @property
     def arena_bytes(self) -> int: ...
+    @property
+    def instructions(self) -> list[Instruction]: ...
     def describe(self) -> str:
         """The instructions, one a line."""
 

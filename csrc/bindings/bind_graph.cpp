@@ -2,7 +2,17 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <tuple>
+#include <variant>
+#include <vector>
+
 #include "bindings/bindings.h"
+#include "cpu/packed.h"
+#include "cpu/peak.h"
 #include "errors.h"
 #include "graph/graph.h"
 #include "graph/program.h"
@@ -64,6 +74,65 @@ const char* rows_name(Rows rows) {
     return rows == Rows::kTokens ? "tokens" : rows == Rows::kLogits ? "logits" : "sequences";
 }
 
+// Operations per second of all threads together: the best of several runs in about so many seconds.
+double measure_peak(Device& device, const std::string& kind, double seconds) {
+    if (kind != "int8" && kind != "f32") throw InvalidError("peak must be \"int8\" or \"f32\"");
+    if (!(seconds >= 0 && seconds <= 60)) throw InvalidError("seconds must be from 0 to 60");
+    using Clock = std::chrono::steady_clock;
+    constexpr double kLongEnough = 2e-3;  // to start the threads does not count then
+    const cpu::PeakKernels& kernels = *device.isa().peak;
+    const bool int8 = kind == "int8";
+    const int64_t operations = int8 ? kernels.int8_operations : kernels.f32_operations;
+    std::atomic<int64_t> sink{0};
+    int64_t rounds = 1024;
+    double best = 0;
+    const auto start = Clock::now();
+    while (true) {
+        const auto begin = Clock::now();
+        device.pool().run([&](int) {
+            const auto found =
+                int8 ? static_cast<int64_t>(kernels.int8(rounds)) : static_cast<int64_t>(kernels.f32(rounds));
+            sink.fetch_add(found, std::memory_order_relaxed);
+        });
+        const auto end = Clock::now();
+        const double taken = std::chrono::duration<double>(end - begin).count();
+        if (taken < kLongEnough) {
+            rounds *= 2;
+            continue;
+        }
+        best = std::max(best, static_cast<double>(rounds * operations * device.pool().threads()) / taken);
+        if (std::chrono::duration<double>(end - start).count() >= seconds) return best;
+    }
+}
+
+// An instruction for Python.
+struct InstructionInfo {
+    const char* op;
+    const char* rows;
+    std::string text;
+    // name, type, outputs, inputs, bytes as packed
+    std::vector<std::tuple<std::string, std::string, int64_t, int64_t, size_t>> weights;
+};
+
+InstructionInfo info_of(const Instruction& instruction) {
+    static const char* const ops[] = {"rows", "matmul", "rope_table", "heads", "attention", "pool"};
+    static_assert(std::size(ops) == std::variant_size_v<Instruction>);
+    InstructionInfo info{ops[instruction.index()], rows_name(Rows::kTokens), describe(instruction), {}};
+    if (const auto* chain = std::get_if<RowChain>(&instruction)) {
+        info.rows = rows_name(chain->rows);
+    } else if (std::holds_alternative<PoolRows>(instruction)) {
+        info.rows = rows_name(Rows::kSequences);
+    } else if (const auto* matmul = std::get_if<MatmulGroup>(&instruction)) {
+        info.rows = rows_name(matmul->rows);
+        for (const auto& part : matmul->parts) {
+            const cpu::PackedView& view = part.weight->view;
+            info.weights.emplace_back(part.weight->name, dtype_info(view.type).name, view.rows, view.cols,
+                                      part.weight->bytes);
+        }
+    }
+    return info;
+}
+
 using GraphPtr = std::shared_ptr<Graph>;
 
 }  // namespace
@@ -72,7 +141,9 @@ void bind_graph(py::module_& module) {
     py::class_<Device, std::shared_ptr<Device>>(module, "Device", py::is_final())
         .def(py::init<int, const std::string&>(), py::arg("threads") = 0, py::arg("isa") = "")
         .def_property_readonly("threads", [](Device& device) { return device.pool().threads(); })
-        .def_property_readonly("isa", [](const Device& device) { return device.isa().name; });
+        .def_property_readonly("isa", [](const Device& device) { return device.isa().name; })
+        .def("measure_peak", &measure_peak, py::arg("kind"), py::arg("seconds") = 0.5,
+             py::call_guard<py::gil_scoped_release>());
 
     py::class_<Weights, std::shared_ptr<Weights>>(module, "Weights", py::is_final())
         .def(py::init([](std::shared_ptr<GGUFFile> file, std::shared_ptr<Device> device,
@@ -102,12 +173,26 @@ void bind_graph(py::module_& module) {
         .def_property_readonly("layers", [](const LayerGroup& group) { return group.layers.size(); })
         .def_property_readonly("page_bytes", [](const LayerGroup& group) { return group.page_bytes; });
 
+    py::class_<InstructionInfo>(module, "Instruction", py::is_final())
+        .def_readonly("op", &InstructionInfo::op)
+        .def_readonly("rows", &InstructionInfo::rows)
+        .def_readonly("text", &InstructionInfo::text)
+        .def_readonly("weights", &InstructionInfo::weights);
+
     program.def_property_readonly("kind", [](const Program& p) { return p.pooled() ? "pooled" : "logits"; })
         .def_property_readonly("output_width", [](const Program& p) { return p.output_width; })
         .def_property_readonly("max_rows", [](const Program& p) { return p.max_rows; })
         .def_property_readonly("max_outputs", [](const Program& p) { return p.max_outputs; })
         .def_property_readonly("groups", [](const Program& p) { return p.groups; })
         .def_property_readonly("arena_bytes", [](const Program& p) { return p.arena_bytes; })
+        .def_property_readonly("instructions",
+                               [](const Program& p) {
+                                   std::vector<InstructionInfo> found;
+                                   for (const Instruction& each : p.instructions) {
+                                       found.push_back(info_of(each));
+                                   }
+                                   return found;
+                               })
         .def("describe", &Program::describe);
 
     py::class_<Graph, GraphPtr>(module, "Graph", py::is_final())

@@ -6,6 +6,7 @@
 
 #include "cpu/attention_layout.h"
 #include "cpu/kernels.h"
+#include "cpu/peak.h"
 #include "cpu/tables.h"
 #include "errors.h"
 
@@ -28,13 +29,13 @@ bool cpu_has_avx512() {
 std::vector<Isa> find_isas() {
     std::vector<Isa> isas;
 #if !defined(OLLAMAPY_EMULATE_AVX512)
-    if (cpu_has_avx512()) isas.push_back({"avx512", &matmul_avx512(), &rows_avx512()});
+    if (cpu_has_avx512()) isas.push_back({"avx512", &matmul_avx512(), &rows_avx512(), &peak_avx512()});
 #endif
-    if (cpu_has_avx2()) isas.push_back({"avx2", &matmul_avx2(), &rows_avx2()});
-    isas.push_back({"portable", &matmul_portable(), &rows_portable()});
+    if (cpu_has_avx2()) isas.push_back({"avx2", &matmul_avx2(), &rows_avx2(), &peak_avx2()});
+    isas.push_back({"portable", &matmul_portable(), &rows_portable(), &peak_portable()});
 #if defined(OLLAMAPY_EMULATE_AVX512)
     // For tests of the AVX-512 sources on CPUs without it: slow, so never the default.
-    if (cpu_has_avx2()) isas.push_back({"avx512-emulated", &matmul_avx512(), &rows_avx512()});
+    if (cpu_has_avx2()) isas.push_back({"avx512-emulated", &matmul_avx512(), &rows_avx512(), &peak_avx512()});
 #endif
     return isas;
 }

@@ -174,12 +174,15 @@ size_t attention_partial_floats(int32_t n_heads, int32_t n_kv_heads, int32_t v_d
 
 // ---- Dispatch --------------------------------------------------------------------------------------------
 
+struct PeakKernels;  // cpu/peak.h
+
 // The tables by name, widest the CPU can run when name is empty ("" or OLLAMAPY_ISA unset).
 // Throws InvalidError for an unknown name or an instruction set that this CPU lacks.
 struct Isa {
     const char* name;  // "portable", "avx2", "avx512"
     const MatmulKernels* matmul;
     const RowKernels* rows;
+    const PeakKernels* peak;
 };
 const Isa& select_isa(const char* name);
 // Names that this CPU can run, widest first.

@@ -489,7 +489,9 @@ const char* step_name(RowStep::Kind kind) {
     return names[static_cast<size_t>(kind)];
 }
 
-std::string describe_instruction(const Instruction& instruction) {
+}  // namespace
+
+std::string describe(const Instruction& instruction) {
     std::string text;
     if (const auto* chain = std::get_if<RowChain>(&instruction)) {
         text = std::string("rows[") + rows_name(chain->rows) + "]";
@@ -529,12 +531,10 @@ std::string describe_instruction(const Instruction& instruction) {
     return text;
 }
 
-}  // namespace
-
 std::string Program::describe() const {
     std::string text;
     for (size_t i = 0; i < instructions.size(); ++i) {
-        text += std::to_string(i) + " " + describe_instruction(instructions[i]) + "\n";
+        text += std::to_string(i) + " " + ollamapy::describe(instructions[i]) + "\n";
     }
     return text;
 }

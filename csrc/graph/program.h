@@ -178,6 +178,9 @@ class Program {
     std::string describe() const;
 };
 
+// One line about an instruction.
+std::string describe(const Instruction& instruction);
+
 // Calls touch(buffer) for every buffer that an instruction reads or writes; kNone is among them.
 void for_buffers(const Instruction& instruction, const Program& program,
                  const std::function<void(int)>& touch);

@@ -22,6 +22,7 @@ _COMMANDS = {  # name: (module, attribute, one line of help)
     "ps": ("models", "ps", "List the models in memory"),
     "stop": ("models", "stop", "Take a model out of memory"),
     "cp": ("models", "cp", "Copy a model"),
+    "bench": ("bench", "bench", "Measure how fast a model runs here"),
     "rm": ("models", "rm", "Remove models from the store"),
 }
 _ALIASES = {"start": "serve", "ls": "list"}
