@@ -22,7 +22,7 @@ from ollamapy._core import (
     StepResult,
     release_memory,
 )
-from ollamapy.engine.model import Parts, Settings, read_parts
+from ollamapy.engine.parts import Parts, Settings, prepare
 from ollamapy.types import ContextLengthError, EngineError, UnsupportedModelError
 
 CHUNK = 512  # prompt tokens in a step
@@ -195,11 +195,12 @@ def time_to_first_token(path: str, threads: int = 0, adapter: str = "") -> float
 
 
 def _load(path: str, device: Device, streams: int, adapter: str) -> Parts:
-    parts = read_parts(path, device, Settings(prefill_rows=CHUNK, max_sequences=streams), adapter)
+    parts = prepare(path, device, Settings(prefill_rows=CHUNK, max_sequences=streams), adapter)
     if parts.architecture.bidirectional:
         raise UnsupportedModelError(
             "the model only embeds, it does not generate: there is nothing to measure"
         )
+    parts.read()
     return parts
 
 

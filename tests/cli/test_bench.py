@@ -130,4 +130,4 @@ def test_errors_are_one_line(
         assert err.count("\n") == 1 and err.startswith("Error: "), err
         assert message in err
     status, out, err = bench(capsys, model, "--format", "xml")
-    assert status == 2 and out == "" and "'xml' is not one of" in err
+    assert status == 1 and out == "" and "'xml' is not one of" in err
