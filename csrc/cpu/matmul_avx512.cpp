@@ -126,8 +126,10 @@ template <DType T>
 
 // Keeps a value in a register at this place of the program: without it the compiler moves unpacking and
 // conversions of later rows forward until registers run out.
-[[gnu::always_inline]] inline void pin(__m512i& v) {
+[[gnu::always_inline]] inline void pin([[maybe_unused]] __m512i& v) {
+#ifndef OLLAMAPY_EMULATE_AVX512
     asm("" : "+v"(v));
+#endif
 }
 
 // How far ahead of the kernel activations are fetched: the second cache holds the panels that pass by.
