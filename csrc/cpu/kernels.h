@@ -113,7 +113,7 @@ struct AttentionTask {
 
 struct RowKernels {
     const char* name;
-    // x, y, out: n floats. out may be x.
+    // x, y, out: n floats. out may be x or y.
     void (*add)(const float* x, const float* y, float* out, int64_t n);
     void (*scale)(const float* x, float factor, float* out, int64_t n);
     void (*softcap)(const float* x, float cap, float* out, int64_t n);  // cap * tanh(x / cap)

@@ -2,9 +2,9 @@
 // bit.
 //
 // One register holds a line of a tile, 16 rows x 4 columns, and vpdpbusd adds its products with a broadcast
-// dword of activations to 16 int32. A block's weights stay unpacked in registers, 8 for each of up to two
-// tiles, and the activation rows pass by: unpacking costs nothing per row, and any number of rows takes the
-// same code. What bounds a product is the two ports that vpdpbusd shares with multiplication and fma.
+// dword of activations to 16 int32. Up to 12 activation rows meet a tile at once: their sums stay in
+// registers, and each line of weights is unpacked where it is used. What bounds a product is the two ports
+// that vpdpbusd shares with multiplication and fma.
 #ifdef OLLAMAPY_EMULATE_AVX512
 #include "cpu/avx512_emulation.h"
 #else
@@ -140,7 +140,7 @@ template <int C>
 [[gnu::always_inline]] inline void fetch_rows(const uint8_t* x, const uint8_t* scale) {
     if constexpr (C <= 4) return;
     unroll<(kBlock * C + 63) / 64>([&](auto line) { __builtin_prefetch(x + 64 * line, 0, 3); });
-    unroll<(kPanelBlockBytes - kScaleAt) / 64>(
+    unroll<(kPanelBlockBytes - kScaleAt + 63) / 64>(
         [&](auto line) { __builtin_prefetch(scale + 64 * line, 0, 3); });
 }
 
@@ -149,6 +149,7 @@ struct QuantizedKernel : StoredRows {
     static constexpr TileLayout kLayout = tile_layout(T);
     // All sums of a call stay in registers. Integer scales need registers for the sums of two halves.
     static constexpr int kMostRows = kLayout.sub_scales ? 8 : kPanelRows;
+    static_assert((kLayout.offset & (kLayout.offset - 1)) == 0, "start() shifts by it");
     static CallShape shape(int64_t) { return {1, kMostRows}; }
 
     // Where the dot products of half kHalf (2: of the whole block) start: -offset times the sum of the row.

@@ -109,8 +109,10 @@ const float* Executor::run(const Program& program, const KVCache& cache, const B
                 ++i;
                 continue;
             }
+            // Not behind a chain that every thread has computed for itself: no barrier lies between.
+            const bool fed = i > 0 && alone_[i - 1];
             size_t end = i + 1;
-            while (counts_[i] == 1 && end < count && counts_[end] == 1 && !profiling) ++end;
+            while (!fed && counts_[i] == 1 && end < count && counts_[end] == 1 && !profiling) ++end;
             shares_.run(round, thread, counts_[i], [&](int64_t index) {
                 for (size_t k = i; k < end; ++k) chunk(k, index, thread);
             });
@@ -138,6 +140,8 @@ void Executor::prepare() {
         }
         std::fill_n(sequence_of_row_.begin() + sequence.first_row, sequence.rows, static_cast<int>(s));
     }
+    most_tile_rows_ = 0;
+    for (const AttentionTile& tile : tiles_) most_tile_rows_ = std::max(most_tile_rows_, tile.rows);
     const size_t groups = program.groups.size();
     visible_begin_.resize(groups);
     segments_.resize(groups);
@@ -183,7 +187,7 @@ void Executor::prepare() {
     }
     if (parts_done_.size() < shared) parts_done_ = std::vector<std::atomic<int64_t>>(shared);
     for (size_t i = 0; i < shared; ++i) parts_done_[i].store(0, std::memory_order_relaxed);
-    if (partials_.size() < partials) partials_.resize(partials);
+    if (partials_.bytes() < partials * sizeof(float)) partials_ = AlignedBuffer(partials * sizeof(float));
 }
 
 size_t Executor::partial_stride(const AttentionLayer& layer) const {
@@ -193,7 +197,7 @@ size_t Executor::partial_stride(const AttentionLayer& layer) const {
     return static_cast<size_t>(most) * cpu::attention_partial_floats(static_cast<int32_t>(layer.n_heads),
                                                                      static_cast<int32_t>(layer.n_kv_heads),
                                                                      static_cast<int32_t>(layer.v_dim),
-                                                                     cpu::kAttentionRows);
+                                                                     most_tile_rows_);
 }
 
 int64_t Executor::attention_parts(const AttentionLayer& layer) const {
@@ -523,7 +527,7 @@ void Executor::attend(const AttentionLayer& layer, int64_t unit, int64_t part, i
     }
     const Segments all = segments_[layer.group][tile_index];
     const Range mine = share(all.end - all.begin, part, parts);
-    float* const partials = partials_.data() + static_cast<size_t>(unit) * partial_stride(layer);
+    float* const partials = partials_.as<float>() + static_cast<size_t>(unit) * partial_stride(layer);
     const size_t record =
         cpu::attention_partial_floats(task.n_heads, task.kv.n_kv_heads, task.kv.v_dim, tile.rows);
     if (mine.begin < mine.end) {

@@ -95,11 +95,12 @@ class Executor {
     std::vector<AlignedBuffer> gated_;                   // per thread: gate and up of some outputs
     std::vector<bool> alone_;                            // by instruction: every thread for itself
     std::vector<AttentionTile> tiles_;
+    int64_t most_tile_rows_ = 0;
     std::vector<int> sequence_of_row_;
     std::vector<std::vector<int32_t>> visible_begin_;  // by group: [rows]
     std::vector<std::vector<Segments>> segments_;      // by group: [tiles]
     std::vector<int64_t> visible_;                     // by group: positions seen, summed over rows
-    std::vector<float> partials_;                      // of shared tiles
+    AlignedBuffer partials_;                           // of shared tiles
     std::vector<std::atomic<int64_t>> parts_done_;     // by tile and KV head
 };
 
