@@ -148,7 +148,11 @@ template <DType T>
 struct QuantizedKernel : StoredRows {
     static constexpr TileLayout kLayout = tile_layout(T);
     // All sums of a call stay in registers. Integer scales need registers for the sums of two halves.
+#ifdef OLLAMAPY_EMULATE_AVX512
+    static constexpr int kMostRows = 3;  // the same arithmetic; more would take the compiler minutes
+#else
     static constexpr int kMostRows = kLayout.sub_scales ? 8 : kPanelRows;
+#endif
     static_assert((kLayout.offset & (kLayout.offset - 1)) == 0, "start() shifts by it");
     static CallShape shape(int64_t) { return {1, kMostRows}; }
 
