@@ -169,7 +169,7 @@ def _series(series: Series, x: Axis, y: Axis) -> list[str]:
     if series.line and len(series.points) > 1:
         path = " ".join(f"{x.place(p.x):.1f},{y.place(p.y):.1f}" for p in series.points)
         parts.append(f"<polyline points='{path}' fill='none' stroke='{series.color}' stroke-width='2'/>")
-    for point in series.points:
+    for index, point in enumerate(series.points):
         across, up = x.place(point.x), y.place(point.y)
         if point.low is not None and point.high is not None:
             parts.append(_line(across, y.place(point.low), across, y.place(point.high), series.color, 1.5))
@@ -178,5 +178,6 @@ def _series(series: Series, x: Axis, y: Axis) -> list[str]:
             hint = f"{series.name}: {number(point.x)}, {number(point.y)}"
             parts.append(f"{circle}<title>{escape(hint)}</title></circle>")
         if point.label:
-            parts.append(_text(across + 8, up + 14, point.label, size=11))
+            below = index % 2 == 0  # so that neighbours' labels do not meet
+            parts.append(_text(across + 8, up + (14 if below else -8), point.label, size=11))
     return parts
