@@ -381,8 +381,7 @@ void Executor::run_gated(const MatmulGroup& group, const cpu::QuantizedRows& x, 
         gated.activation == RowStep::Kind::kSwiglu ? isa_->rows->swiglu : isa_->rows->geglu;
     const cpu::QuantizedRows out = quantized(gated.out);
     float* const products[] = {gated_[thread].as<float>(), gated_[thread].as<float>() + kGatedFloats};
-    const int64_t step =
-        kGatedFloats / (ceil_div(rows.size(), cpu::kPanelRows) * cpu::kPanelRows * cpu::kBlock);
+    const int64_t step = kGatedFloats / (rows.size() * cpu::kBlock);
     for (int64_t pair = pairs.begin; pair < pairs.end; pair += step) {
         const int64_t count = std::min(step, pairs.end - pair), outputs = count * cpu::kBlock;
         for (int i = 0; i < 2; ++i) {

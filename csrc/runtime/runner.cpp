@@ -68,6 +68,7 @@ void Sequence::set_page(int64_t group, int64_t index, int64_t page) {
 
 Runner::Runner(std::shared_ptr<Device> device)
     : device_(std::move(device)), scratch_(device_->pool().threads()) {
+    for (SamplerScratch& scratch : scratch_) scratch.kernels = device_->isa().rows;
     event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (event_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
     thread_ = std::thread([this] { work(); });
