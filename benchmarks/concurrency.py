@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -23,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+import uvloop
 
 from ollamapy._core import Device
 
-from . import packs
+from . import packs, wire
 from .servers import MODEL, Server, llama_server, ours
 
 SHARED_REQUESTS = 20
@@ -63,7 +62,7 @@ def prose(words: int, seed: int) -> str:
     return " ".join(WORDS[(i * i + seed * (i % 7) + i // 11 + seed) % len(WORDS)] for i in range(words))
 
 
-async def ask(client: aiohttp.ClientSession, server: Server, messages: list[Message], tokens: int) -> Answer:
+async def ask(server: Server, messages: list[Message], tokens: int) -> Answer:
     body: dict[str, Any] = {
         "model": MODEL,
         "messages": messages,
@@ -72,23 +71,18 @@ async def ask(client: aiohttp.ClientSession, server: Server, messages: list[Mess
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    start = time.monotonic()
+    lines = await wire.post(f"{server.url}/v1/chat/completions", body)
     times: list[float] = []
     parts: list[str] = []
     count = 0
-    async with client.post(f"{server.url}/v1/chat/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.content:
-            if not line.startswith(b"data: {"):
-                continue
-            event = json.loads(line[6:])
-            if event.get("usage"):
-                count = event["usage"]["completion_tokens"]
-            for choice in event.get("choices", []):
-                if text := choice["delta"].get("content"):
-                    times.append(time.monotonic() - start)
-                    parts.append(text)
-    return Answer(times or [time.monotonic() - start], count, "".join(parts))
+    for seconds, event in wire.events(lines):
+        if event.get("usage"):
+            count = event["usage"]["completion_tokens"]
+        for choice in event.get("choices", []):
+            if text := choice["delta"].get("content"):
+                times.append(seconds)
+                parts.append(text)
+    return Answer(times or [lines[-1][0]], count, "".join(parts))
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -96,16 +90,14 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def streams(
-    client: aiohttp.ClientSession, server: Server, count: int, tokens: int, seed: int
-) -> dict[str, float]:
+async def streams(server: Server, count: int, tokens: int, seed: int) -> dict[str, float]:
     """count conversations with a question of their own each, which begin together."""
     chats = [
         [{"role": "user", "content": f"Write a long story about {prose(24, seed * 100 + i)}."}]
         for i in range(count)
     ]
     start = time.monotonic()
-    answers = await asyncio.gather(*(ask(client, server, chat, tokens) for chat in chats))
+    answers = await asyncio.gather(*(ask(server, chat, tokens) for chat in chats))
     seconds = time.monotonic() - start
     rates = [answer.tokens / answer.last for answer in answers]
     firsts = [answer.first for answer in answers]
@@ -117,14 +109,13 @@ async def streams(
     }
 
 
-async def shared(client: aiohttp.ClientSession, server: Server, seed: int) -> dict[str, float]:
+async def shared(server: Server, seed: int) -> dict[str, float]:
     """Requests with the same long system prompt that arrive together."""
     system = {"role": "system", "content": prose(SHARED_WORDS, seed + 1000)}
     start = time.monotonic()
     answers = await asyncio.gather(
         *(
             ask(
-                client,
                 server,
                 [system, {"role": "user", "content": f"Question {i}: what is {WORDS[i % 15]}?"}],
                 16,
@@ -138,19 +129,19 @@ async def shared(client: aiohttp.ClientSession, server: Server, seed: int) -> di
     }
 
 
-async def conversation(client: aiohttp.ClientSession, server: Server, seed: int) -> dict[str, float]:
+async def conversation(server: Server, seed: int) -> dict[str, float]:
     """Time to the first token of the last of several turns."""
     chat: list[Message] = [{"role": "system", "content": prose(200, seed + 2000)}]
     first = 0.0
     for turn in range(TURNS):
         chat.append({"role": "user", "content": f"{prose(20, seed + turn)}. Go on."})
-        answer = await ask(client, server, chat, 40)
+        answer = await ask(server, chat, 40)
         chat.append({"role": "assistant", "content": answer.text})
         first = answer.first
     return {f"first token of turn {TURNS}": first}
 
 
-async def stall(client: aiohttp.ClientSession, server: Server, seed: int) -> dict[str, float]:
+async def stall(server: Server, seed: int) -> dict[str, float]:
     """Gaps between the tokens of a stream, alone and while a long prompt arrives."""
 
     def gaps(answer: Answer, since: float = 0.0, until: float = 1e9) -> list[float]:
@@ -158,12 +149,12 @@ async def stall(client: aiohttp.ClientSession, server: Server, seed: int) -> dic
         return [b - a for a, b in itertools.pairwise(times)]
 
     story = [{"role": "user", "content": f"Write a very long story about {prose(12, seed)}."}]
-    alone = statistics.median(gaps(await ask(client, server, story, 128)))
-    task = asyncio.create_task(ask(client, server, [*story, {"role": "user", "content": "Begin."}], 700))
+    alone = statistics.median(gaps(await ask(server, story, 128)))
+    task = asyncio.create_task(ask(server, [*story, {"role": "user", "content": "Begin."}], 700))
     await asyncio.sleep(20 * alone)
     start = 20 * alone
     long = [{"role": "user", "content": prose(LONG_WORDS, seed + 3000)}]
-    other = await ask(client, server, long, 2)
+    other = await ask(server, long, 2)
     answer = await task
     loaded = gaps(answer, start, start + other.first)
     return {"median gap": alone, "p99 gap loaded": percentile(loaded, 0.99), "long prompt": other.first}
@@ -171,30 +162,23 @@ async def stall(client: aiohttp.ClientSession, server: Server, seed: int) -> dic
 
 async def measure(servers: list[Server], counts: list[int], tokens: int, rounds: int, scenarios: str) -> None:
     figures: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    timeout = aiohttp.ClientTimeout(total=None)
     for index in range(rounds):
         for server in servers:
-            # A connection for each request, as users have.
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)
-            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
-                await ask(client, server, [{"role": "user", "content": "Hello"}], 2)
-                runs: list[tuple[str, dict[str, float]]] = []
-                if "streams" in scenarios:
-                    for count in counts:
-                        runs.append(
-                            (
-                                f"{count} streams",
-                                await streams(client, server, count, tokens, index * 50 + count),
-                            )
-                        )
-                if "shared" in scenarios:
-                    runs.append((f"{SHARED_REQUESTS} shared", await shared(client, server, index)))
-                    runs.append(("chat", await conversation(client, server, index)))
-                if "stall" in scenarios and server.name == "ollamapy":
-                    runs.append(("stall", await stall(client, server, index)))
-                for what, found in runs:
-                    for key, value in found.items():
-                        figures[what, key][server.name].append(value)
+            await ask(server, [{"role": "user", "content": "Hello"}], 2)
+            runs: list[tuple[str, dict[str, float]]] = []
+            if "streams" in scenarios:
+                for count in counts:
+                    runs.append(
+                        (f"{count} streams", await streams(server, count, tokens, index * 50 + count))
+                    )
+            if "shared" in scenarios:
+                runs.append((f"{SHARED_REQUESTS} shared", await shared(server, index)))
+                runs.append(("chat", await conversation(server, index)))
+            if "stall" in scenarios and server.name == "ollamapy":
+                runs.append(("stall", await stall(server, index)))
+            for what, found in runs:
+                for key, value in found.items():
+                    figures[what, key][server.name].append(value)
     names = [server.name for server in servers]
     print("| | | " + " | ".join(names) + " |" + (" ratio |" if len(names) > 1 else ""))
     print("| --- " * (2 + len(names) + (len(names) > 1)) + "|")
@@ -234,9 +218,9 @@ def main() -> None:
             if peer:
                 with llama_server(peer, model, threads, slots, CONTEXT) as second:
                     servers = [first, second]
-                    asyncio.run(measure(servers, counts, args.tokens, args.rounds, args.scenarios))
+                    uvloop.run(measure(servers, counts, args.tokens, args.rounds, args.scenarios))
             else:
-                asyncio.run(measure([first], counts, args.tokens, args.rounds, args.scenarios))
+                uvloop.run(measure([first], counts, args.tokens, args.rounds, args.scenarios))
 
 
 if __name__ == "__main__":

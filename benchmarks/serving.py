@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import statistics
 import tempfile
@@ -22,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import uvloop
 
 from ollamapy._core import Device, GGUFFile, Tokenizer
 from ollamapy.engine.bench import Bench
 
-from . import packs
+from . import packs, wire
 from .peers import program
 from .servers import MODEL, Server, llama_server, ours
 
@@ -110,28 +110,19 @@ async def embedding(model: Path, store: Path, threads: int, rounds: int) -> None
         print("\nllama-server is missing: LLAMA_SERVER names no program")
 
 
-async def stream(session: Session, url: str, body: dict[str, Any]) -> tuple[float, float, int]:
+async def stream(url: str, body: dict[str, Any]) -> tuple[float, float, int]:
     """When the first and the last token arrived, and how many came after the first."""
-    first = last = 0.0
-    lines = 0
-    async with session.post(url, json=body) as response:
-        response.raise_for_status()
-        async for line in response.content:
-            if json.loads(line).get("done"):
-                break
-            last = time.perf_counter()
-            first = first or last
-            lines += 1
-    return first, last, lines - 1
+    start = time.perf_counter()
+    times = [seconds for seconds, event in wire.events(await wire.post(url, body)) if not event["done"]]
+    return start + times[0], start + times[-1], len(times) - 1
 
 
 async def overhead(model: Path, store: Path, threads: int, rounds: int) -> None:
     """Time per token of streams through the server over that of the same number in the bare engine."""
     bench = Bench(str(model), threads)
-    url = "/api/generate"
     ratios: dict[int, list[float]] = {1: [], 16: []}
     server = ours({MODEL: model}, store, threads, OLLAMA_NUM_PARALLEL="16")
-    async with session_of(server) as session:
+    with server as running:
         # Digits that go on for ever: no stream ends before its tokens do, and each token is a line.
         for round_number in range(rounds + 1):
             for streams, found in ratios.items():
@@ -144,7 +135,7 @@ async def overhead(model: Path, store: Path, threads: int, rounds: int) -> None:
                     }
                     for i in range(streams)
                 ]
-                ends = await asyncio.gather(*(stream(session, url, body) for body in bodies))
+                ends = await asyncio.gather(*(stream(f"{running.url}/api/generate", body) for body in bodies))
                 if min(count for _, _, count in ends) < TOKENS // 2:
                     raise RuntimeError("a stream ended early: choose another model")
                 served = (max(e[1] for e in ends) - min(e[0] for e in ends)) / max(e[2] for e in ends)
@@ -174,7 +165,7 @@ def main() -> None:
     generator = options.generator or packs.fetch(packs.GENERATORS[:1])[0]
     for measure, model in ((embedding, embedder), (overhead, generator)):
         with tempfile.TemporaryDirectory(dir=packs.FOLDER.parent) as store:
-            asyncio.run(measure(model, Path(store), threads, options.rounds))
+            uvloop.run(measure(model, Path(store), threads, options.rounds))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ollamapy.engine.constrained import TokenMasks
 from ollamapy.engine.constrained_library import Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
+from ollamapy.scheduler.cost import Work
 from ollamapy.types import Delta, DoneReason, Usage
 
 _MOST_BEHIND = 1024  # deltas that wait for a reader; then nothing is computed for it until half are gone
@@ -76,7 +77,7 @@ class Generation:
         self._wake = wake
         self._late = False  # a mask came after its step: no more steps are planned before theirs is there
         self._deltas: deque[Delta] = deque()
-        self._ready = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None  # who waits for a delta
         self._held = False  # nobody reads what is there
         self._born = time.monotonic()
         self._first_step: float | None = None
@@ -92,7 +93,7 @@ class Generation:
         self.table: BlockTable = self._blocks.table(self.sequence, self.tokens)
         self.planned = 0
         self.computed = 0
-        self.length = len(self.tokens)
+        self.length = self._given = len(self.tokens)
         self.to_sample = self.sampled
         self.epoch += 1
         if self._masks is not None and self._masks.ready:
@@ -112,8 +113,8 @@ class Generation:
 
     @property
     def prefilling(self) -> bool:
-        """Whether the row to be planned next is one of a token that is known."""
-        return self.planned < len(self.tokens)
+        """Whether the row to be planned next is one of what the sequence began with."""
+        return self.planned < self._given
 
     def attach(self, match: Match) -> None:
         """Go on behind what others have computed."""
@@ -126,13 +127,14 @@ class Generation:
 
     def plan(self, rows: int) -> Item:
         """The next rows as an item of a step; the last one of what there is gets sampled."""
-        item = Item(self, self.table, self.epoch, self.planned, rows, int(rows == self.remaining))
+        item = Item(self, self.table, self.epoch, self.planned, rows, int(rows == self.length - self.planned))
         self._blocks.commit(self.table, self.planned)
         prefilling = self.prefilling
         self.planned += rows
-        self._blocks.commit(self.table, self.planned, exchange=False)
-        if prefilling and item.outputs:
-            self._blocks.offer(self.table, self.planned)
+        if prefilling:
+            self._blocks.commit(self.table, self.planned, exchange=False)
+            if item.outputs:
+                self._blocks.offer(self.table, self.planned)
         self.length += item.outputs
         self.to_sample += item.outputs
         return item
@@ -234,7 +236,7 @@ class Generation:
         if not self.finished:
             self._finish("failed")
             self.outcome = error
-            self._ready.set()
+            self._rouse()
 
     def abandon(self) -> None:
         """Nobody listens any more."""
@@ -261,8 +263,8 @@ class Generation:
         while not self._deltas:
             if self.outcome is not None:
                 raise self.outcome
-            self._ready.clear()
-            await self._ready.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         delta = self._deltas.popleft()
         if self._held and len(self._deltas) <= _MOST_BEHIND // 2:
             self._held = False
@@ -281,13 +283,18 @@ class Generation:
         self._finish()
         self.usage.total_ns = _nanoseconds(self._born, time.monotonic())
         self._deltas.append(Delta(done_reason=reason, stop=stop, usage=self.usage))
-        self._ready.set()
+        self._rouse()
 
     def _emit(self, emission: Emission) -> None:
         if emission.text or emission.tokens:
             self._deltas.append(Delta(emission.text, emission.tokens, emission.logprobs))
             self._held = self._held or len(self._deltas) >= _MOST_BEHIND
-            self._ready.set()
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Wake who waits for a delta: one reader at most."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 @dataclass(slots=True)
@@ -315,10 +322,15 @@ class Item:
         """It was planned on a token that has not been drawn."""
         return self.owner.epoch != self.epoch and self.owner.table is self.table
 
-    @property
-    def seen(self) -> int:
-        """Positions that its rows see, summed over the rows."""
-        return self.rows * self.start + self.rows * (self.rows + 1) // 2
+
+def work(items: Sequence[Item]) -> Work:
+    """What a step of these items does."""
+    rows = seen = read = 0
+    for item in items:
+        rows += item.rows
+        seen += item.rows * item.start + item.rows * (item.rows + 1) // 2
+        read += item.start + item.rows
+    return Work(rows, seen, read)
 
 
 def _nanoseconds(start: float, end: float) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ollamapy.engine import metrics
 from ollamapy.engine.blocks import BlockManager, Match
-from ollamapy.engine.generation import Generation, Item
+from ollamapy.engine.generation import Generation, Item, work
 from ollamapy.engine.ports import CoreResult
 from ollamapy.engine.prefix import Node
 from ollamapy.scheduler.batch import plan_batch
@@ -96,8 +96,14 @@ class GenerationLane:
             if request.prefilling and request.remaining > 0 and not request.table.shared:
                 self._fills(request)
         decoding = [request for request in self._running if request.remaining == 1]
+        room = self._max_sequences - len(self._running)
+        coming = [*(r for r in self._running if r.remaining > 1), *self._waiting[:room]]
         budget = StepBudget(
-            self.cost, len(decoding), sum(r.planned + 1 for r in decoding), self._prefill_rows
+            self.cost,
+            len(decoding),
+            sum(r.planned + 1 for r in decoding),
+            self._prefill_rows,
+            len({r.client for r in coming}),
         )
         plan = plan_batch(
             list(self._running), list(self._waiting), self, budget, self._max_sequences, self._turn
@@ -112,9 +118,7 @@ class GenerationLane:
 
     def finish(self, items: Sequence[Item], result: CoreResult) -> None:
         """Hand out the outcome of a step."""
-        self.cost.observe(
-            sum(item.rows for item in items), sum(item.seen for item in items), result.ended - result.started
-        )
+        self.cost.observe(work(items), result.ended - result.started)
         samples = {sample.item: sample for sample in result.samples}
         errors = dict(result.item_errors)
         late = set(result.late)

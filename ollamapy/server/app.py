@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
@@ -218,6 +219,7 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
         runner = await start(service)
         await asyncio.to_thread(store.tidy, settings.prune)
         await asyncio.to_thread(_make_key, service)
+        gc.freeze()  # what is there now stays: the collector need not walk through it while tokens wait
         _log.info("listening on %s (version %s)", settings.address.text, __version__)
         if ready is not None:
             ready()

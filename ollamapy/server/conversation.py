@@ -89,6 +89,7 @@ class Reply:
     stop: str | None = None  # the stop sequence that ended the text
     usage: Usage | None = None
     context: list[int] | None = None  # prompt and answer, for a Question that is not raw
+    index: int = 0  # of several answers to one request
 
 
 class Conversation:
@@ -159,6 +160,7 @@ class Conversation:
             prompt = await self._prompt(loaded)
             parser = self._parser
             parser_input: list[str] = []
+            keeps_text = asked.question is not None and not asked.question.raw
             self.prompt_length = len(prompt.tokens)
             limits = Limits(asked.truncate, asked.shift, asked.logprobs)
             constraint = None
@@ -176,7 +178,8 @@ class Conversation:
             )
             async with generation as running:
                 async for delta in running.deltas:
-                    parser_input.append(delta.text)
+                    if keeps_text:
+                        parser_input.append(delta.text)
                     reply = read(parser, delta)
                     if parser.in_tags and not reply.pieces:
                         reply.logprobs = []
@@ -185,7 +188,7 @@ class Conversation:
                     if delta.done_reason is None:
                         continue
                     note_end(delta.done_reason)
-                    if asked.question is not None and not asked.question.raw:
+                    if keeps_text:
                         reply.context = await tokenize(loaded, prompt.text + "".join(parser_input))
                     yield reply
                     return
@@ -261,7 +264,7 @@ _PORTION = 10  # characters of a text that was held back and leaves after all
 
 
 def portions(reply: Reply, length: int) -> list[Reply]:
-    """The pieces and logprobs of a reply, taken out of it.
+    """The pieces and logprobs of a reply; taken out of it if it is the last one.
 
     What turns out to be text after it was held back leaves in portions, as if it had come by itself. length:
     characters of the text that just came.
@@ -274,6 +277,8 @@ def portions(reply: Reply, length: int) -> list[Reply]:
             kind, text = type(piece), piece.text
             pieces += [kind(text[at : at + _PORTION]) for at in range(0, len(text), _PORTION)]
     whole = len(pieces) == len(reply.pieces)
+    if whole and reply.done_reason is None:
+        return [reply] if pieces or reply.logprobs else []
     groups = ([pieces] if pieces or reply.logprobs else []) if whole else [[piece] for piece in pieces]
     replies = [Reply(pieces=group) for group in groups]
     if replies:

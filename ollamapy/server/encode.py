@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from functools import lru_cache
 from typing import Any
 
 from ollamapy.server.service import Timing
@@ -14,8 +15,13 @@ def timestamp(nanoseconds: int | None = None) -> str:
     """RFC 3339 with nanoseconds, UTC; now when nothing is given."""
     moment = time.time_ns() if nanoseconds is None else nanoseconds
     seconds, rest = divmod(moment, 1_000_000_000)
-    whole = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(2)
+def _second(seconds: int) -> str:
+    """Many lines are written in a second."""
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
 
 _SHORTEST = 1000  # nanoseconds: a first token comes with the prompt's step

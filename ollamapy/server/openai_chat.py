@@ -61,17 +61,16 @@ def usage_value(usages: list[Usage]) -> dict[str, Any]:
     return value
 
 
-async def merged(conversations: list[Conversation]) -> AsyncGenerator[tuple[int, Reply], None]:
-    """The replies of several answers to one prompt as they come.
+def merged(conversations: list[Conversation]) -> AsyncGenerator[Reply, None]:
+    """The replies of several answers to one prompt as they come, with the index of the answer.
 
     The first one begins alone, so that the others find its prompt computed.
     """
-    if len(conversations) == 1:
-        async with aclosing(conversations[0].replies()) as replies:
-            async for reply in replies:
-                yield 0, reply
-        return
-    queue: asyncio.Queue[tuple[int, Reply | BaseException | None]] = asyncio.Queue()
+    return conversations[0].replies() if len(conversations) == 1 else _merged(conversations)
+
+
+async def _merged(conversations: list[Conversation]) -> AsyncGenerator[Reply, None]:
+    queue: asyncio.Queue[Reply | BaseException | None] = asyncio.Queue()
     begun = asyncio.Event()
 
     async def run(index: int) -> None:
@@ -81,13 +80,14 @@ async def merged(conversations: list[Conversation]) -> AsyncGenerator[tuple[int,
             async with aclosing(conversations[index].replies()) as replies:
                 async for reply in replies:
                     begun.set()
-                    queue.put_nowait((index, reply))
-            queue.put_nowait((index, None))
+                    reply.index = index
+                    queue.put_nowait(reply)
+            queue.put_nowait(None)
         except asyncio.CancelledError:
-            queue.put_nowait((index, RuntimeError("cancelled")))
+            queue.put_nowait(RuntimeError("cancelled"))
             raise
         except Exception as error:
-            queue.put_nowait((index, error))
+            queue.put_nowait(error)
         finally:
             begun.set()
 
@@ -95,11 +95,11 @@ async def merged(conversations: list[Conversation]) -> AsyncGenerator[tuple[int,
     try:
         left = len(tasks)
         while left:
-            index, item = await queue.get()
+            item = await queue.get()
             if item is None:
                 left -= 1
             elif isinstance(item, Reply):
-                yield index, item
+                yield item
             else:
                 raise item
     finally:
@@ -146,9 +146,10 @@ class Writer:
     def chunk(self, chosen: list[dict[str, Any]], **more: Any) -> Event:
         return Event({**self.head("chat.completion.chunk"), "choices": chosen, **more})
 
-    def events(self, index: int, reply: Reply, state: _Choice) -> list[Event]:
+    def events(self, reply: Reply, state: _Choice) -> list[Event]:
         """A reply as chunks, one for each run of pieces of a kind."""
         found: list[Event] = []
+        index = reply.index
         logprobs = self.entries(reply.logprobs)
         deltas = [self._delta(piece, state) for piece in self.kept(reply.pieces, state)]
         if logprobs and not deltas:
@@ -217,11 +218,11 @@ async def _stream(
     states = [_Choice() for _ in conversations]
     usages: dict[int, Usage] = {}
     async with aclosing(merged(conversations)) as replies:
-        async for index, reply in replies:
-            for event in writer.events(index, reply, states[index]):
+        async for reply in replies:
+            for event in writer.events(reply, states[reply.index]):
                 yield event
             if reply.usage is not None:
-                usages[index] = reply.usage
+                usages[reply.index] = reply.usage
     if include_usage:
         yield writer.chunk([], usage=usage_value([usages[i] for i in sorted(usages)]))
     yield DONE
@@ -232,7 +233,8 @@ async def _collect(conversations: list[Conversation], writer: Writer) -> dict[st
     chosen: list[dict[str, Any]] = [{} for _ in conversations]
     usages: dict[int, Usage] = {}
     async with aclosing(merged(conversations)) as replies:
-        async for index, reply in replies:
+        async for reply in replies:
+            index = reply.index
             state = states[index]
             kept = writer.kept(reply.pieces, state)
             state.pieces += kept

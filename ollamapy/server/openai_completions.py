@@ -172,24 +172,24 @@ def _whole(completion: Completion, chosen: list[dict[str, Any]], usage: dict[str
     return {**completion.head, **_tail(completion), "choices": chosen, "usage": usage}
 
 
-async def _replies(conversations: list[Conversation]) -> AsyncGenerator[tuple[int, Reply], None]:
+async def _replies(conversations: list[Conversation]) -> AsyncGenerator[Reply, None]:
     """The replies to one prompt; a prompt without a text only loads the model."""
     if conversations[0].is_empty:
         await conversations[0].load()
         for index in range(len(conversations)):
-            yield index, Reply(done_reason="stop", usage=Usage())
+            yield Reply(index=index, done_reason="stop", usage=Usage())
         return
     async with aclosing(merged(conversations)) as replies:
-        async for item in replies:
-            yield item
+        async for reply in replies:
+            yield reply
 
 
 async def _collect(completion: Completion, groups: list[list[Conversation]]) -> dict[str, Any]:
     async def answer(conversations: list[Conversation]) -> list[_Choice]:
         states = [_Choice() for _ in conversations]
         async with aclosing(_replies(conversations)) as replies:
-            async for index, reply in replies:
-                states[index].add(reply)
+            async for reply in replies:
+                states[reply.index].add(reply)
         return states
 
     answered = await asyncio.gather(*(answer(group) for group in groups))
@@ -237,7 +237,8 @@ async def _stream(completion: Completion, groups: list[list[Conversation]]) -> A
             for index in range(len(group)):
                 yield chunk([completion.choice(first + index, before, None, [])])
         async with aclosing(_replies(group)) as replies:
-            async for index, reply in replies:
+            async for reply in replies:
+                index = reply.index
                 text = states[index].add(reply)
                 if text or reply.logprobs:
                     yield chunk([completion.choice(first + index, text, None, reply.logprobs)])

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from ollamapy.server.errors import describe
-from ollamapy.server.streaming import write
+from ollamapy.server.streaming import begin, write
 
 _CLOSED = (ConnectionResetError, ConnectionError)
 
@@ -45,8 +45,7 @@ async def stream_sse(
     """Write events. Whatever happens, the generator is closed: leaving clients free their work."""
     try:
         first = await anext(aiter(events))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+        response = await begin(request, "text/event-stream")
         try:
             await write(request, response, first.encode())
             async for event in events:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ollamapy.server.errors import describe
 
@@ -22,11 +22,25 @@ _AT_ONCE = 1 << 14  # bytes that fit into a transport's empty buffer
 STALLED = 600.0  # seconds after which a client that reads nothing is cut off (a pager may stand still)
 
 
+async def begin(request: web.Request, content_type: str) -> web.StreamResponse:
+    """The answer that a stream is written to, its headers sent."""
+    response = web.StreamResponse(headers={"Content-Type": content_type})
+    if request.version == HttpVersion11:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    return response
+
+
 async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
     """Write to a client that may not read: what does not leave in time ends the connection."""
     transport = request.transport
     if transport is not None and len(data) < _AT_ONCE and transport.get_write_buffer_size() == 0:
-        await response.write(data)  # nothing to wait for: the client has taken all there was
+        # Nothing to wait for: the client has taken all there was. Every token of every stream comes by here, on a core
+        # that could compute meanwhile: a chunk is written as it is, unless headers wait for their first one.
+        if response.chunked and response.body_length and not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            await response.write(data)
         return
 
     def cut() -> None:
@@ -52,8 +66,7 @@ async def stream_events(request: web.Request, events: AsyncGenerator[Event, None
             first = await anext(aiter(events))
         except StopAsyncIteration:
             raise RuntimeError("a stream without events") from None
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
+        response = await begin(request, "application/x-ndjson")
         try:
             await write(request, response, orjson.dumps(first) + b"\n")
             async for event in events:

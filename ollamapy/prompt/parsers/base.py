@@ -230,7 +230,15 @@ class Parser(ABC):
     ) -> Generator[Piece | None, None, str | None]:
         """Hand on text, unless kind is None, until the first of tags, which is dropped and returned; None: the
         text ended before."""
+        firsts = {tag[0] for tag in tags}
         while True:
+            if not trim and firsts.isdisjoint(self._text):  # most text has nothing that looks like a tag
+                text = self._drop(len(self._text))
+                if text and kind is not None:
+                    yield kind(text)
+                if not (yield from self._wait()):
+                    return None
+                continue
             found = [(at, -len(tag), tag) for tag in tags if (at := self._text.find(tag)) >= 0]
             at, _, tag = min(found, default=(len(self._text), 0, ""))
             # another tag may begin before the one that is complete, or be it and more
