@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import uvloop
+
 from ollamapy.engine import Engine
 from ollamapy.engine.constrained_grammar import schema_grammar
 from ollamapy.engine.model import Model
@@ -79,7 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     for model in args.model or packs.fetch():
-        asyncio.run(compare(model, args.streams, args.tokens, args.rounds, args.threads))
+        uvloop.run(compare(model, args.streams, args.tokens, args.rounds, args.threads))
 
 
 if __name__ == "__main__":
