@@ -120,10 +120,10 @@ def first_value(body: bytes) -> Any:
 
 
 @cache
-def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[str, Any, bool]]:
-    """By folded key: the encoded name and the type of a field, and whether it is a text, number or flag."""
+def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
+    """By folded key: the encoded name and the type of a field."""
     return {
-        field.encode_name.lower(): (field.encode_name, _inner(field.type), field.type in (str, int, bool))
+        field.encode_name.lower(): (field.encode_name, _inner(field.type))
         for field in msgspec.structs.fields(struct)
     }
 
@@ -159,10 +159,9 @@ def _fold(value: Any, kind: Any) -> Any:
     folded: dict[str, Any] = {}
     for key, item in value.items():
         if (found := fields.get(key.lower())) is not None:
-            name, inner, plain = found
+            name, inner = found
             if item is None:
-                if not plain:  # Go leaves a text, number or flag as an earlier duplicate set it
-                    folded.pop(name, None)
+                folded.pop(name, None)
             else:
                 folded[name] = _fold(item, inner)
     return folded

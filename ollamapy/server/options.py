@@ -51,6 +51,8 @@ def _convert(name: str, kind: Kind, value: Any) -> Any:
         if kind == "int":
             return int(max(-_INT_LIMIT, min(value, _INT_LIMIT)))
         return float(max(-_FLOAT_LIMIT, min(value, _FLOAT_LIMIT)))
+    if kind == "strings" and not isinstance(value, list):
+        raise ServerError(f'option "{name}" must be of type array')
     raise ServerError(f'option "{name}" must be of {"type " if kind != "strings" else ""}{_TYPE_NAMES[kind]}')
 
 
