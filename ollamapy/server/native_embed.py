@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ollamapy.engine.protocol import LoadedModel
 
 
+_TOO_LONG = "the input length exceeds the context length"
+
+
 def texts_of(value: Any) -> list[str]:
     """`input` as a list: a text, a list of texts, or nothing. Raises RequestError."""
     if value is None or value == "" or value == []:
@@ -39,20 +42,20 @@ async def embedding_tokens(model: LoadedModel, text: str, limit: int, truncate: 
     tokens = await tokenize(model, text)
     if len(tokens) <= limit:
         return tokens
-    if not truncate:
-        raise ContextLengthError("the input length exceeds the context length")
     tokenizer = model.tokenizer
     opened, closed = tokenizer.is_control(tokens[0]), tokenizer.is_control(tokens[-1])
     if limit <= opened + closed:
         raise ContextLengthError("input after truncation exceeds maximum context length")
+    if not truncate:
+        raise ContextLengthError(_TOO_LONG)
     return [*tokens[: limit - closed], *tokens[len(tokens) - closed :]]
 
 
 def context_limit(options: Options, default: int, most: int) -> int:
-    """How many tokens a text may have. A num_ctx of 0 is none, as it is for Ollama's embeddings."""
-    if options.num_ctx == 0:
-        return 0
-    return min(options.num_ctx if options.num_ctx and options.num_ctx > 0 else default, most)
+    """How many tokens a text is cut to. A num_ctx below 1 is no such length, as in Ollama."""
+    if options.num_ctx is None:
+        return min(default, most)
+    return min(options.num_ctx, most) if options.num_ctx > 0 else most
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
@@ -96,8 +99,8 @@ async def embeddings(request: web.Request, service: Service) -> web.Response:
     try:
         texts = [asked.prompt] if asked.prompt else []
         vectors, _ = await _vectors(service, wanted, texts, Timing())
-    except ContextLengthError as error:
-        raise ServerError(str(error)) from None
+    except ContextLengthError:
+        raise ServerError(_TOO_LONG) from None
     return json_response({"embedding": [] if vectors is None else vectors[0]})
 
 
@@ -117,6 +120,9 @@ async def _vectors(
             raise RequestError(f'"{asked.model}" does not support embeddings')
         limit = context_limit(options, service.settings.context_length, loaded.context_length)
         inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
+        if max(map(len, inputs)) > service.window(loaded, options):
+            cut = "input exceeds maximum context length and cannot be truncated further"
+            raise ContextLengthError(cut if asked.truncate else _TOO_LONG)
         count = sum(map(len, inputs))
         note_usage(Usage(prompt_tokens=count))
         return await loaded.embed(inputs), count

@@ -167,7 +167,9 @@ async def generate(request: web.Request, service: Service) -> web.StreamResponse
                 images=asked.images,
             ),
             think=asked.think,
-            grammar=await native_format(asked.format) if asked.prompt else None,
+            grammar=await native_format(asked.format)
+            if asked.prompt and not asked.debug_render_only
+            else None,
             keep_alive=asked.keep_alive,
             truncate=asked.truncate,
             shift=asked.shift,
@@ -197,7 +199,9 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
             tools=asked.tools or [],
             empty_tools=asked.tools == [],
             think=asked.think,
-            grammar=await native_format(asked.format) if asked.messages else None,
+            grammar=await native_format(asked.format)
+            if asked.messages and not asked.debug_render_only
+            else None,
             keep_alive=asked.keep_alive,
             truncate=asked.truncate,
             shift=asked.shift,

@@ -16,7 +16,7 @@ _KINDS: dict[str, Kind] = {name: kind for name, kind in PARAMETERS.items() if na
 _TYPE_NAMES = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "an array of strings"}
 _INT_LIMIT = 2**31 - 1
 _FLOAT_LIMIT = 3.4e38  # of float32
-_SMALLEST_CONTEXT = 4
+_SMALLEST_CONTEXT = 4  # tokens
 _MOST_STOPS = 1000  # each is compared with every character of an answer
 
 
@@ -31,8 +31,9 @@ class Options:
     stop: tuple[str, ...] = ()
 
     def context(self, default: int, most: int) -> int:
-        """The request's window in tokens: its own or the default, never above what the model can."""
-        wanted = default if self.num_ctx is None or self.num_ctx <= 0 else self.num_ctx
+        """The request's window in tokens: its own or the default, never above what the model can. 0 and less are the
+        smallest window, not the default."""
+        wanted = default if self.num_ctx is None else self.num_ctx
         return min(max(wanted, _SMALLEST_CONTEXT), most)
 
 
@@ -50,6 +51,8 @@ def _convert(name: str, kind: Kind, value: Any) -> Any:
         if kind == "int":
             return int(max(-_INT_LIMIT, min(value, _INT_LIMIT)))
         return float(max(-_FLOAT_LIMIT, min(value, _FLOAT_LIMIT)))
+    if kind == "strings" and not isinstance(value, list):
+        raise ServerError(f'option "{name}" must be of type array')
     raise ServerError(f'option "{name}" must be of {"type " if kind != "strings" else ""}{_TYPE_NAMES[kind]}')
 
 

@@ -231,13 +231,17 @@ _one_by_one = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
 
 async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[int]:
-    """Token ids of a prompt, off the event loop when it is long. Raises TooLargeError."""
+    """Token ids of a prompt, off the event loop when it is long. A BOS that the text begins with is the one that the
+    tokenizer adds, not a second. Raises TooLargeError."""
+    tokenizer = model.tokenizer
+    if special and tokenizer.add_bos and tokenizer.bos is not None:
+        text = text.removeprefix(tokenizer.token_text(tokenizer.bos))
     if len(text) < _LARGE_TEXT:
-        return model.tokenizer.encode(text, special, True)
+        return tokenizer.encode(text, special, True)
     if len(text) > _LONGEST_TEXT:
         raise TooLargeError(f"a prompt of {len(text)} characters, at most {_LONGEST_TEXT} are read")
     pool = _one_by_one if len(text) >= _HUGE_TEXT else None
-    return await asyncio.get_running_loop().run_in_executor(pool, model.tokenizer.encode, text, special, True)
+    return await asyncio.get_running_loop().run_in_executor(pool, tokenizer.encode, text, special, True)
 
 
 @dataclass(slots=True)

@@ -157,6 +157,20 @@ MESSAGES: tuple[list[dict[str, Any]], ...] = (
     [{"role": "user"}],
     [],
 )
+OPTIONS = (
+    *((name, value) for name in ("temperature", "top_p", "repeat_penalty") for value in ("1", True, [], {})),
+    *((name, value) for name in ("num_ctx", "seed", "top_k", "num_keep") for value in ("", False, [1], {})),
+    *(("stop", value) for value in ("a", 1, [1], {}, [None])),
+)
+WINDOWS = (
+    *(
+        {"options": {"num_ctx": num_ctx}, **more}
+        for num_ctx in (0, -1, 1, 2)
+        for more in ({}, {"truncate": False})
+    ),
+    {"options": {"num_ctx": 3}, "truncate": False},
+)
+FORMATS: tuple[Any, ...] = ("JSON", "json ", 0, True, [], ["json"], {"type": "nope"})
 CREATED: tuple[dict[str, Any], ...] = (
     *({"system": text} for text in TEXTS),
     *({"template": text} for text in (*TEXTS, "{{ .Suffix }}", "{{ .Tools }}")),
@@ -213,6 +227,16 @@ def cases() -> Iterator[dict[str, Any]]:
             for keep_alive in (0, "5m"):
                 body = {"model": "smollm2:135m", **nothing, **more, "keep_alive": keep_alive}
                 yield case("loads", f"{endpoint} {i} {keep_alive}", "POST", f"/api/{endpoint}", body=body)
+    for i, (name, value) in enumerate(OPTIONS):
+        body = {"model": "smollm2:135m", "prompt": "x", "stream": False, "options": {name: value}}
+        yield case("options", f"{i} {name}", "POST", "/api/generate", body=body)
+    for endpoint, key in (("embed", "input"), ("embeddings", "prompt")):
+        for i, more in enumerate(WINDOWS):
+            body = {"model": "all-minilm", key: "why is the sky blue?", **more}
+            yield case("windows", f"{endpoint} {i}", "POST", f"/api/{endpoint}", body=body)
+    for i, value in enumerate(FORMATS):
+        body = {"model": "smollm2:135m", "prompt": "x", "format": value, "_debug_render_only": True}
+        yield case("formats", i, "POST", "/api/generate", body=body, exact="_debug_info")
     foreign = {"model": "smollm2:135m", "prompt": "x", "context": [999999], "_debug_render_only": True}
     yield case("loads", "foreign context", "POST", "/api/generate", body=foreign, free_text=True)
     developer = {

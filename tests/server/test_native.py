@@ -116,7 +116,7 @@ GENERATE: dict[str, Any] = {"model": "echo", "prompt": "hi", "stream": False}
         ("/api/generate", {**GENERATE, "model": "vectors"}, 400, '"vectors" does not support generate'),
         ("/api/generate", {**GENERATE, "options": {"temperature": "hot"}}, 500, "must be of type float32"),
         ("/api/generate", {**GENERATE, "options": {"top_k": True}}, 500, "must be of type integer"),
-        ("/api/generate", {**GENERATE, "options": {"stop": "x"}}, 500, "must be of an array of strings"),
+        ("/api/generate", {**GENERATE, "options": {"stop": "x"}}, 500, "must be of type array"),
         ("/api/generate", {**GENERATE, "keep_alive": True}, 400, "keep_alive"),
         ("/api/generate", {**GENERATE, "keep_alive": "30"}, 400, 'missing unit in duration "30"'),
         ("/api/generate", {**GENERATE, "keep_alive": "garbage"}, 400, 'invalid duration "garbage"'),

@@ -217,11 +217,33 @@ def test_embeddings_are_cut_to_any_num_ctx(server: RunningServer) -> None:
     want = embed("why").json()
     got = embed("why is the sky blue?", options={"num_ctx": 3}).json()
     assert (got["embeddings"], got["prompt_eval_count"]) == (want["embeddings"], 3)
-    for num_ctx in (0, 1, 2):
+    for num_ctx in (1, 2):
         refused = embed("why is the sky blue?", options={"num_ctx": num_ctx})
         assert (refused.status_code, "input after truncation exceeds maximum context" in refused.text) == (
             400,
             True,
         )
-    refused = embed("why is the sky blue?", options={"num_ctx": 3}, truncate=False)
-    assert refused.json() == {"error": "the input length exceeds the context length"}
+    for num_ctx in (0, -1):  # the smallest window, four tokens, and no length to cut a text to
+        assert embed("why", options={"num_ctx": num_ctx}).json()["embeddings"] == want["embeddings"]
+        refused = embed("why is the sky blue?", options={"num_ctx": num_ctx})
+        assert (refused.status_code, refused.json()) == (
+            400,
+            {"error": "input exceeds maximum context length and cannot be truncated further"},
+        )
+    for num_ctx in (0, 3):
+        refused = embed("why is the sky blue?", options={"num_ctx": num_ctx}, truncate=False)
+        assert refused.json() == {"error": "the input length exceeds the context length"}
+
+
+def test_a_bos_in_the_prompt_is_not_doubled(server: RunningServer) -> None:
+    """Gemma's tokenizer adds one: what the text begins with is that one, and a second is the text's own."""
+
+    def tokens(prompt: str) -> int:
+        body = {"model": "gemma3:270m", "prompt": prompt, "raw": True, "stream": False}
+        got = httpx.post(
+            f"{server.url}/api/generate", json=body | {"options": {"num_predict": 1}}, timeout=60
+        )
+        count: int = got.json()["prompt_eval_count"]
+        return count
+
+    assert [tokens(text) for text in ("hi", "<bos>hi", "<bos><bos>hi")] == [2, 2, 3]
