@@ -47,7 +47,7 @@ def usage_value(usage: Usage, reasoning: int) -> dict[str, Any]:
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "input_tokens_details": {"cached_tokens": cached_tokens(usage)},
+        "input_tokens_details": {"cached_tokens": cached_tokens(usage), "cache_write_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": reasoning},
     }
 
@@ -368,6 +368,10 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
     agent = request.headers.get("User-Agent", "")
     orderly = not asked.stream or of_openai or any(name in agent for name in _ORDERLY_AGENTS)
     writer = Writer(asked, count > 0, of_openai, orderly)
+    try:
+        orjson.dumps(writer.response("in_progress"))
+    except TypeError:
+        raise RequestError("tools, tool_choice or text nest too deep to be repeated in a response") from None
     if asked.stream:
         return await stream_sse(request, _stream(conversation, writer), writer.failed)
     return json_response(await _collect(conversation, writer))

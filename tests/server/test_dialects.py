@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.server.full_bodies import prepare
 from tests.server.harness import RunningServer
-from tests.server.test_defence import EVERYWHERE, message_of
+from tests.server.test_defence import EVERYWHERE, expected, message_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -45,12 +46,20 @@ def prompt_of(server: RunningServer) -> str:
 
 @EVERYWHERE
 @pytest.mark.parametrize("encoding", ["zstd", "gzip"])
-def test_compressed_bodies(scripted: RunningServer, path: str, body: dict[str, Any], encoding: str) -> None:
-    data = json.dumps({"model": "echo", **body}).encode()
+def test_compressed_bodies(
+    scripted: RunningServer, method: str, path: str, body: dict[str, Any], encoding: str
+) -> None:
+    prepare(scripted)
+    data = json.dumps(body).encode()
     packed = zstd.compress(data) if encoding == "zstd" else gzip.compress(data)
-    headers = {"Content-Encoding": encoding}
-    assert httpx.post(f"{scripted.url}{path}", content=packed, headers=headers).status_code == 200
-    broken = httpx.post(f"{scripted.url}{path}", content=b"no " + packed, headers=headers)
+
+    def sent(content: bytes) -> httpx.Response:
+        headers = {"Content-Encoding": encoding}
+        return httpx.request(method, f"{scripted.url}{path}", content=content, headers=headers, timeout=30)
+
+    answer = sent(packed)
+    assert answer.status_code == expected(path), answer.text
+    broken = sent(b"no " + packed)
     assert broken.status_code == 400 and "cannot be read" in message_of(path, broken.json())
 
 
