@@ -331,6 +331,8 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
         raise RequestError("background responses are not supported: nothing is stored")
     if asked.previous_response_id or asked.conversation:
         raise RequestError("previous_response_id and conversation are not supported: nothing is stored")
+    if asked.prompt is not None:
+        raise RequestError("prompt templates are not supported: nothing is stored")
     messages = input_messages(asked)
     think = effort_think(asked.reasoning.effort if asked.reasoning is not None else "")
     tools = functions_of(asked.tools)

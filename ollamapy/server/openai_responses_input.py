@@ -35,6 +35,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     background: bool = False
     previous_response_id: str = ""
     conversation: Any = None
+    prompt: dict[str, Any] | None = None
 
 
 def input_messages(asked: ResponsesRequest) -> list[Message]:

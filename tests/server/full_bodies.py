@@ -109,6 +109,13 @@ _TURNS: list[Any] = [
         "role": "user",
         "content": [
             {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "fine"}]},
+            {"type": "document", "title": "D", "source": {"type": "text", "data": "in it"}},
+            {
+                "type": "search_result",
+                "title": "S",
+                "source": "s",
+                "content": [{"type": "text", "text": "of it"}],
+            },
             {"type": "text", "text": "and?"},
         ],
     },
@@ -274,6 +281,7 @@ BODIES: dict[str, list[Body]] = {
                 {"role": "user", "content": [{"type": "input_image", "image_url": f"data:;base64,{IMAGE}"}]}
             ],
             "conversation": {"id": "conv_1"},
+            "prompt": {"id": "pmpt_1"},
         },
     ],
     "/v1/messages": [

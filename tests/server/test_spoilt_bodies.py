@@ -1,7 +1,8 @@
 """Good bodies with something wrong deep inside them: refused in words, or answered, never a failure of the server.
 
 What test_fuzz makes of the description of the API goes no deeper than that says; this goes wherever a body goes.
-OLLAMAPY_FUZZ_EXAMPLES=2000 python -m pytest tests/server/test_spoilt_bodies.py looks longer, OLLAMAPY_FUZZ_SEED elsewhere.
+OLLAMAPY_FUZZ_EXAMPLES=2000 python -m pytest tests/server/test_spoilt_bodies.py looks longer,
+OLLAMAPY_FUZZ_SEED=2 elsewhere.
 """
 
 from __future__ import annotations
