@@ -23,6 +23,8 @@ _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean",
 _FORMATS = frozenset(
     {"date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
+# Characters that those without an end of their own may have: small models would go on for ever.
+_LONGEST = {"date-time": 40, "time": 40, "duration": 40, "email": 254, "hostname": 253}
 _COMBINE = ("anyOf", "oneOf", "allOf")
 _LISTS = (*_COMBINE, "prefixItems")
 _MAPS = ("properties", "patternProperties")
@@ -90,6 +92,9 @@ class _Walk:
                 self._keyword(kept, value, key, item, f"{path}/{_escape(key)}", depth, closed)
             elif key in _UNENFORCED and item is not None:
                 self._drop(f"{path}/{_escape(key)}")
+        longest = _LONGEST.get(kept.get("format", ""))
+        if longest is not None and "maxLength" not in kept and kept.get("minLength", 0) <= longest:
+            kept["maxLength"] = longest
         for low, high in _PAIRS:
             if low in kept and high in kept and kept[low] > kept[high]:
                 raise SchemaError(path, f"{low} ({kept[low]}) is greater than {high} ({kept[high]})")
