@@ -45,6 +45,8 @@ OLLAMAS_OWN = re.compile(
     r"|invalid digest format|blob sha256:\w+ (not found|is not in the store)|there are no weights to quantize"
     r"|unsupported quantization type .*"
     r'|pull model manifest: .*|(Get|Head|Post|Put|Patch) "https?://127\.0\.0\.1:.*'  # an unreachable registry
+    r"|file does not exist"  # what a registry without it says to a push
+    r"|context has a token that the model does not know"
     r"|model '127\.0\.0\.1.*' not found|the input length exceeds the context length"
 )
 
