@@ -69,14 +69,17 @@ async def answer(model: Model, request: GenerationRequest) -> tuple[str, str]:
     return text, reason
 
 
-async def test_every_answer_that_stops_is_valid(flat: Model) -> None:
+async def judged(model: Model, seeds: range, sampling: SamplingOptions | None = None) -> float:
+    """The share of the answers under seeded schemas that end; those that do are valid."""
     slots = asyncio.Semaphore(32)
 
     async def run(seed: int) -> bool:
         schema = SchemaMaker(seed).make()
         jsonschema.Draft202012Validator.check_schema(schema)
+        request = ask(model, Constraint(schema_grammar(schema, True)), seed)
+        request.sampling = sampling or request.sampling
         async with slots:
-            text, reason = await answer(flat, ask(flat, Constraint(schema_grammar(schema, True)), seed))
+            text, reason = await answer(model, request)
         if reason == "stop":
             try:
                 jsonschema.Draft202012Validator(schema).validate(json.loads(text))
@@ -84,8 +87,18 @@ async def test_every_answer_that_stops_is_valid(flat: Model) -> None:
                 pytest.fail(f"seed {seed}: {text!r} under {json.dumps(schema)}: {error}")
         return reason == "stop"
 
-    ended = await asyncio.gather(*(run(seed) for seed in range(SCHEMAS)))
-    assert sum(ended) >= 0.98 * SCHEMAS
+    ended = await asyncio.gather(*(run(seed) for seed in seeds))
+    return sum(ended) / len(ended)
+
+
+async def test_every_answer_that_stops_is_valid(flat: Model) -> None:
+    assert await judged(flat, range(SCHEMAS)) >= 0.98
+
+
+async def test_a_real_model_ends_too(engine: Engine, smollm2_path: Path) -> None:
+    """It says what is likely, again and again if it may: 89 % of its answers ended before numbers did."""
+    model = await engine.load(await engine.prepare(str(smollm2_path)))
+    assert await judged(model, range(100), SamplingOptions(temperature=0)) >= 0.98
 
 
 async def test_other_grammars(flat: Model) -> None:
