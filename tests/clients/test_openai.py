@@ -192,3 +192,25 @@ def test_a_call_is_enforced_after_the_thought(
     assert (reasoning, content, chosen[-1].finish_reason) == (THOUGHT, "", "tool_calls")
     (call,) = calls
     assert call.function.name in names and json.loads(call.function.arguments)["n"] in (1, 2)
+
+
+def test_one_call_where_more_are_not_wanted(client: openai.OpenAI) -> None:
+    """The model calls twice; without parallel calls only the first is told."""
+    more: dict[str, Any] = {"model": MODEL, "parallel_tool_calls": False}
+    messages: list[Any] = [{"role": "user", "content": QUESTION_TWO}]
+    tools: list[Any] = [{"type": "function", "function": FUNCTION}]
+    whole = client.chat.completions.create(messages=messages, tools=tools, **more).choices[0]
+    made = streamed(client, messages=messages, tools=tools, **more).choices[0]
+    for choice in (whole, made):
+        (call,) = choice.message.tool_calls
+        assert (
+            json.loads(call.function.arguments)["place"] == "Genève" and choice.finish_reason == "tool_calls"
+        )
+    flat: list[Any] = [{"type": "function", **FUNCTION}]
+    answer = client.responses.create(input=messages, tools=flat, **more)
+    with client.responses.stream(input=messages, tools=flat, **more) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    for response in (answer, final):
+        assert len([item for item in response.output if item.type == "function_call"]) == 1
