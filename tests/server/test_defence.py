@@ -178,7 +178,8 @@ def test_unknown_models_and_failing_engines(
 ) -> None:
     status, value, _ = send(scripted, method, path, {**body, "model": "missing"})
     assert status == 404 and "missing" in message_of(path, value)
-    ask = {"messages": [{"role": "user", "content": "please fail now"}], "input": "please fail now"}
-    failing = {"model": "echo", "max_tokens": 9, "prompt": "please fail now", "stream": False} | ask
+    said = "please fail now"
+    asked = {"messages": [{"role": "user", "content": said}], "input": said, "prompt": said}
+    failing = {"model": "echo", "max_tokens": 9, "stream": False, **{k: asked[k] for k in asked if k in body}}
     status, value, _ = send(scripted, method, path, failing)
     assert status == 500 and "the device failed" in message_of(path, value)
