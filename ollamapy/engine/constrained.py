@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ollamapy._core import Tokenizer
+from ollamapy.engine.constrained_grammar import is_json
 from ollamapy.engine.constrained_library import GrammarError, Matcher, TokenTrie, Words
+from ollamapy.engine.constrained_numbers import NumberLimit, digit_tokens
 from ollamapy.engine.constrained_thought import ThoughtGate, ThoughtTokens
 from ollamapy.types import Constraint
 
@@ -36,6 +38,7 @@ class Grammars:
         self._tokenizer = tokenizer
         self._trie: asyncio.Future[TokenTrie] | None = None
         self._tags: dict[tuple[str, str], ThoughtTokens] = {}
+        self._digits: Words | None = None
         self._compiled: dict[str, Matcher] = {}  # grammar to its first state, oldest use first
 
     async def masks(self, constraint: Constraint) -> TokenMasks:
@@ -57,6 +60,10 @@ class Grammars:
         while len(self._compiled) > _CACHED:
             del self._compiled[next(iter(self._compiled))]
         masks = TokenMasks(matcher.clone(), trie)
+        if is_json(constraint.grammar):
+            if self._digits is None:
+                self._digits = await loop.run_in_executor(_threads, digit_tokens, trie.pieces)
+            masks.numbers = NumberLimit(self._digits)
         if constraint.thought is not None:
             tags = self._tags.get(constraint.thought)
             if tags is None:
@@ -81,6 +88,7 @@ class TokenMasks:
         self._matcher = matcher
         self._trie = trie
         self.gate: ThoughtGate | None = None  # of a model that may think before it answers
+        self.numbers: NumberLimit | None = None  # of an answer in JSON
         self.mask: Words = np.zeros((trie.size + 31) // 32, np.uint32)
         self.ready = False
         self._slow = False
@@ -128,15 +136,20 @@ class TokenMasks:
                 return
             if rest and not self._matcher.consume(self._trie.tokenize(rest)):
                 self._raise("the thought ended in the middle of a token")
-            return
-        if not self._matcher.consume([token]):
-            self._raise("a token that the grammar does not allow")
+        else:
+            rest = self._trie.pieces[token]
+            if not self._matcher.consume([token]):
+                self._raise("a token that the grammar does not allow")
+        if self.numbers is not None:
+            self.numbers.push(rest)
 
     def fill(self) -> None:
         """Compute the mask of the state. Raises GrammarError when the grammar takes more work than it may."""
         gate = self.gate
         if (gate is None or gate.needs_grammar) and not self._matcher.fill(self.mask):
             self._raise("the grammar fails")
+        if self.numbers is not None:
+            self.numbers.apply(self.mask)
         if gate is not None and not gate.passed:
             gate.open(self.mask, self._trie.end_tokens)
         self.ready = True

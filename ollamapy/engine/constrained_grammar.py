@@ -13,6 +13,7 @@ from ollamapy.types import RequestError
 
 # White space between the parts of a JSON text: enough for every style of indentation, but an end to it.
 _WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
+_CLIENTS = '{"grammars": [{"lark_grammar"'  # how a grammar of a client's own begins
 _MAX_TEXT = 256 << 10  # characters of a schema or a grammar
 _NAMED, _LONGEST_PATH = 20, 200  # paths in a line of the log, characters of a path
 
@@ -68,6 +69,11 @@ def lark_grammar(grammar: str) -> str:
     """Text of a Lark grammar, in llguidance's dialect: its first rule is `start`."""
     _check_size(grammar)
     return json.dumps({"grammars": [{"lark_grammar": grammar}]}, ensure_ascii=False)
+
+
+def is_json(grammar: str) -> bool:
+    """Whether a grammar describes JSON; what a client wrote as a regular expression or in Lark may be anything."""
+    return not grammar.startswith(_CLIENTS)
 
 
 def checked(grammar: str) -> str:

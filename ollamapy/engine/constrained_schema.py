@@ -16,6 +16,7 @@ from ollamapy.types import RequestError
 _MAX_DEPTH = 60  # of nested schemas: two levels of JSON each, of which llguidance reads 127
 _MAX_NODES = 20_000  # values of a schema
 _SMALLEST, _LARGEST = 1e-15, 1e18  # of bounds that llguidance can enforce
+_LARGEST_MULTIPLE = 9 * 10**18  # whichever bound it has on the other side, there are some below
 _LARGEST_FACTOR = 100_000  # that it can enforce, if it has few decimals
 
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
@@ -23,6 +24,8 @@ _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean",
 _FORMATS = frozenset(
     {"date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
+# Characters that those without an end of their own may have: small models would go on for ever.
+_LONGEST = {"date-time": 40, "time": 40, "duration": 40, "email": 254, "hostname": 253}
 _COMBINE = ("anyOf", "oneOf", "allOf")
 _LISTS = (*_COMBINE, "prefixItems")
 _MAPS = ("properties", "patternProperties")
@@ -90,6 +93,7 @@ class _Walk:
                 self._keyword(kept, value, key, item, f"{path}/{_escape(key)}", depth, closed)
             elif key in _UNENFORCED and item is not None:
                 self._drop(f"{path}/{_escape(key)}")
+        _end(kept)
         for low, high in _PAIRS:
             if low in kept and high in kept and kept[low] > kept[high]:
                 raise SchemaError(path, f"{low} ({kept[low]}) is greater than {high} ({kept[high]})")
@@ -277,6 +281,19 @@ class _Walk:
         self._nodes += nodes
         if self._nodes > _MAX_NODES:
             raise SchemaError(path, f"more than {_MAX_NODES} values")
+
+
+def _end(kept: dict[str, Any]) -> None:
+    """Bound what else could only go on, as small models do: formats without an end of their own, and multiples, as one
+    followed by any number of zeros is none of six."""
+    longest = _LONGEST.get(kept.get("format", ""))
+    if longest is not None and "maxLength" not in kept and kept.get("minLength", 0) <= longest:
+        kept["maxLength"] = longest
+    if "multipleOf" in kept:
+        if "minimum" not in kept and "exclusiveMinimum" not in kept:
+            kept["minimum"] = -_LARGEST_MULTIPLE
+        if "maximum" not in kept and "exclusiveMaximum" not in kept:
+            kept["maximum"] = _LARGEST_MULTIPLE
 
 
 def _referenced_openly(root: Any) -> set[str]:

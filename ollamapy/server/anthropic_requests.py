@@ -80,6 +80,8 @@ def _turn(asked: AnthropicMessage, names: dict[str, str]) -> list[Message]:
             texts.append(_text(block))
         elif kind == "image":
             message.images.append(_image(block.get("source")))
+        elif kind in ("document", "search_result"):
+            texts.append(_document(block))
         elif kind in ("tool_use", "server_tool_use"):
             for required in ("id", "name"):
                 if not isinstance(block.get(required), str) or not block[required]:
@@ -110,7 +112,11 @@ def _result(block: dict[str, Any], names: dict[str, str]) -> Message:
         images = [
             _image(part.get("source"), "tool_result image") for part in content if _kind(part) == "image"
         ]
-        content = "".join(_text(part) for part in content if isinstance(part, dict))
+        content = "".join(
+            _document(part) if _kind(part) in ("document", "search_result") else _text(part)
+            for part in content
+            if isinstance(part, dict)
+        )
     if content is not None and not isinstance(content, str):
         raise RequestError("tool_result: content must be a string or an array of blocks")
     message = _tool_message(block, content or "", names)
@@ -122,6 +128,26 @@ def _tool_message(block: dict[str, Any], content: str, names: dict[str, str]) ->
     call = block.get("tool_use_id")
     call = call if isinstance(call, str) else ""
     return Message(role="tool", content=content, tool_call_id=call, tool_name=names.get(call, ""))
+
+
+def _document(block: dict[str, Any]) -> str:
+    """A document of text or a result of the client's own search, as a model reads it: what it is called, then its text.
+    Raises RequestError for a file that somebody would have to read."""
+    source = block.get("source")
+    if block.get("type") == "search_result":
+        content, called = block.get("content"), [block.get("title"), source]
+    elif isinstance(source, dict) and source.get("type") in ("text", "content"):
+        content, called = (
+            source.get("data") or source.get("content"),
+            [block.get("title"), block.get("context")],
+        )
+    else:
+        kind = source.get("type") if isinstance(source, dict) else source
+        raise RequestError(f"documents of type {kind!r} are not supported: only their text can be read here")
+    if isinstance(content, list):
+        content = "".join(_text(part) for part in content if isinstance(part, dict))
+    lines = [*called, content]
+    return "".join(f"{line}\n" for line in lines if isinstance(line, str) and line) + "\n"
 
 
 def _search_results(content: Any) -> str:

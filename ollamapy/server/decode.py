@@ -2,7 +2,7 @@
 
 The first JSON value of the body counts, whatever the content type. Keys match field names without regard to
 case and the last one wins; unknown keys and nulls are dropped. Invalid UTF-8 and lone surrogates become
-U+FFFD. Depth and the length of lists are bounded.
+U+FFFD, integers beyond 64 bits floats. Depth and the length of lists are bounded.
 """
 
 from __future__ import annotations
@@ -55,7 +55,13 @@ def _float(text: str) -> float:
     return value
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_float)
+def _int(text: str) -> int | float:
+    """An integer; one that 64 bits do not hold is a float, as Go reads it: nothing else could write it again."""
+    value = int(text)
+    return value if -(1 << 63) <= value < 1 << 64 else _float(text)
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_float, parse_int=_int)
 
 
 def _too_deep(text: str) -> bool:

@@ -4,10 +4,9 @@ loaded."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
-
-import orjson
 
 from ollamapy.engine.constrained_grammar import (
     checked,
@@ -35,7 +34,7 @@ async def native_format(value: Any) -> str | None:
     if value == "json":
         return await compiled(json_grammar)
     if not isinstance(value, dict):
-        shown = orjson.dumps(orjson.dumps(value).decode()).decode()
+        shown = json.dumps(json.dumps(value, ensure_ascii=False, separators=(",", ":")), ensure_ascii=False)
         raise ServerError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
     if value.get("type") == "grammar":
         return await custom_grammar(value, "format")

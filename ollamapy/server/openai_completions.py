@@ -62,6 +62,7 @@ class _Choice:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     reason: str | None = None
     usage: Usage = field(default_factory=Usage)
+    offset: int = 0  # characters before the tokens that are written next
 
     def add(self, reply: Reply) -> str:
         """Take a reply and return its text."""
@@ -100,17 +101,18 @@ class Completion:
         }
 
     def choice(
-        self, index: int, text: str, reason: str | None, logprobs: list[TokenLogprob]
+        self, index: int, text: str, reason: str | None, logprobs: list[TokenLogprob], offset: int = 0
     ) -> dict[str, Any]:
+        """offset: characters of the choice before what the logprobs are of."""
         value: dict[str, Any] = {"text": text, "index": index, "finish_reason": reason}
         if self.logprobs >= 0 and logprobs:
-            value["logprobs"] = logprobs_value(logprobs, self.logprobs > 0)
+            value["logprobs"] = logprobs_value(logprobs, self.logprobs > 0, offset)
         return value
 
 
-def logprobs_value(entries: list[TokenLogprob], with_top: bool) -> dict[str, Any]:
+def logprobs_value(entries: list[TokenLogprob], with_top: bool, offset: int) -> dict[str, Any]:
     """OpenAI's four lists, and beside them the entries as chat has them, which is what Ollama answers."""
-    offsets, offset = [], 0
+    offsets = []
     for entry in entries:
         offsets.append(offset)
         offset += len(entry.text)
@@ -201,7 +203,8 @@ async def _collect(completion: Completion, groups: list[list[Conversation]]) -> 
             states = sorted(states, key=lambda state: state.score, reverse=True)[: completion.n]
         before = await completion_echo(completion, prompt, group[0])
         for state in states:
-            chosen.append(completion.choice(len(chosen), before + state.text, state.reason, state.logprobs))
+            text = before + state.text
+            chosen.append(completion.choice(len(chosen), text, state.reason, state.logprobs, len(before)))
     return _whole(completion, chosen, _sum(usages))
 
 
@@ -235,13 +238,16 @@ async def _stream(completion: Completion, groups: list[list[Conversation]]) -> A
         states = [_Choice() for _ in group]
         if before := await completion_echo(completion, prompt, group[0]):
             for index in range(len(group)):
+                states[index].offset = len(before)
                 yield chunk([completion.choice(first + index, before, None, [])])
         async with aclosing(_replies(group)) as replies:
             async for reply in replies:
                 index = reply.index
                 text = states[index].add(reply)
                 if text or reply.logprobs:
-                    yield chunk([completion.choice(first + index, text, None, reply.logprobs)])
+                    offset = states[index].offset
+                    states[index].offset += sum(len(entry.text) for entry in reply.logprobs)
+                    yield chunk([completion.choice(first + index, text, None, reply.logprobs, offset)])
                 if reply.done_reason is not None:
                     yield chunk([completion.choice(first + index, "", states[index].reason, [])])
         usages.append(usage_value([state.usage for state in states]))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from ollamapy.prompt.parsers.json_values import json_value
 from ollamapy.server.checks import is_base64
 from ollamapy.server.requests import Message, ToolCall, ToolCallFunction
 from ollamapy.types import RequestError
@@ -15,6 +16,7 @@ from ollamapy.types import RequestError
 _IMAGE_KINDS = ("jpeg", "jpg", "png", "webp")
 MOST_CHOICES = 64
 _BIAS_LIMIT = 100.0
+_TOKEN_ID = re.compile("[0-9]{1,10}")
 _EFFORTS = {
     "": None,
     "none": False,
@@ -151,8 +153,8 @@ def biases(value: dict[str, float]) -> dict[int, float]:
     """`logit_bias` by token id. Raises RequestError."""
     found: dict[int, float] = {}
     for key, bias in value.items():
-        if not key.isdecimal() or int(key) >= 1 << 31:
-            raise RequestError(f"logit_bias: {key!r} is not a token id")
+        if not _TOKEN_ID.fullmatch(key) or int(key) >= 1 << 31:
+            raise RequestError(f"logit_bias: {key[:40]!r} is not a token id")
         found[int(key)] = max(-_BIAS_LIMIT, min(bias, _BIAS_LIMIT))
     return found
 
@@ -229,8 +231,8 @@ def _calls(calls: Sequence[ChatToolCall] | None) -> list[ToolCall]:
 def arguments_of(text: str, wrong: str = "invalid tool call arguments") -> dict[str, Any]:
     """The arguments of a call from their JSON. Raises RequestError."""
     try:
-        value = json.loads(text) if text else None
-    except (ValueError, RecursionError):
+        value = json_value(text) if text else None
+    except ValueError:
         value = text
     if value is None:
         return {}

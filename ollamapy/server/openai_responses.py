@@ -42,12 +42,14 @@ _ORDERLY_AGENTS = ("ai-sdk/", "litellm/")
 _TOOL = {"name": "", "description": None, "strict": None, "parameters": None}  # a function that says nothing
 
 
-def usage_value(usage: Usage, reasoning: int) -> dict[str, Any]:
+def usage_value(usage: Usage, reasoning: int, of_openai: bool) -> dict[str, Any]:
+    """of_openai: the client is one of OpenAI's, whose types have a field more."""
+    written = {"cache_write_tokens": 0} if of_openai else {}
     return {
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "input_tokens_details": {"cached_tokens": cached_tokens(usage)},
+        "input_tokens_details": {"cached_tokens": cached_tokens(usage), **written},
         "output_tokens_details": {"reasoning_tokens": reasoning},
     }
 
@@ -87,6 +89,7 @@ class Writer:
         Ollama leaves a message that calls follow open for good, and lists it behind them."""
         self.asked = asked
         self._orderly = orderly
+        self._of_openai = of_openai
         self._left_open: _Item | None = None
         self._tells_cuts = of_openai or (asked.max_output_tokens or _LEAST_LIMIT) >= _LEAST_LIMIT
         self.with_top = with_top
@@ -179,7 +182,7 @@ class Writer:
         if whole and not spoken:
             self.output.append(_Item("message", f"msg_{number()}").value("completed"))
         cut = self._is_cut(reply)
-        usage = usage_value(reply.usage or Usage(), 0)
+        usage = usage_value(reply.usage or Usage(), 0, self._of_openai)
         return self.response("incomplete" if cut else "completed", usage, "max_output_tokens" if cut else "")
 
     def _at(self) -> dict[str, Any]:
@@ -331,6 +334,8 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
         raise RequestError("background responses are not supported: nothing is stored")
     if asked.previous_response_id or asked.conversation:
         raise RequestError("previous_response_id and conversation are not supported: nothing is stored")
+    if asked.prompt is not None:
+        raise RequestError("prompt templates are not supported: nothing is stored")
     messages = input_messages(asked)
     think = effort_think(asked.reasoning.effort if asked.reasoning is not None else "")
     tools = functions_of(asked.tools)
@@ -368,6 +373,10 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
     agent = request.headers.get("User-Agent", "")
     orderly = not asked.stream or of_openai or any(name in agent for name in _ORDERLY_AGENTS)
     writer = Writer(asked, count > 0, of_openai, orderly)
+    try:
+        orjson.dumps(writer.response("in_progress"))
+    except TypeError:
+        raise RequestError("tools, tool_choice or text nest too deep to be repeated in a response") from None
     if asked.stream:
         return await stream_sse(request, _stream(conversation, writer), writer.failed)
     return json_response(await _collect(conversation, writer))

@@ -35,6 +35,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     background: bool = False
     previous_response_id: str = ""
     conversation: Any = None
+    prompt: dict[str, Any] | None = None
 
 
 def input_messages(asked: ResponsesRequest) -> list[Message]:
@@ -165,9 +166,11 @@ def functions_of(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if searches and tool.get("name") == web_search.NAME:
             continue  # a call of it would be ambiguous
         if kind == "namespace":
-            members = tool.get("tools")
+            members = [] if tool.get("tools") is None else tool["tools"]
+            if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+                raise RequestError("a namespace needs a list of tools")
             prefix = f"{tool['name']}." if isinstance(tool.get("name"), str) and tool["name"] else ""
-            for inner in functions_of([m for m in members or [] if isinstance(m, dict)]):
+            for inner in functions_of(members):
                 function = inner["function"]
                 if not function["name"].startswith(prefix):
                     function["name"] = prefix + function["name"]

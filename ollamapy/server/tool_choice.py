@@ -29,14 +29,26 @@ def _named(value: dict[str, Any]) -> Any:
     return function.get("name") if isinstance(function, dict) else value.get("name")
 
 
+def _among(tools: list[dict[str, Any]], value: Any) -> tuple[list[dict[str, Any]], Any]:
+    """The tools that an allowed_tools choice names, and what it makes of them: its mode. Raises RequestError."""
+    named = value.get("tools") if isinstance(value, dict) else None
+    if not isinstance(named, list) or not all(isinstance(tool, dict) for tool in named):
+        raise RequestError("tool_choice: allowed_tools needs a list of tools")
+    mode = value.get("mode", "auto")
+    if mode not in ("auto", "required"):
+        raise RequestError('tool_choice: the mode of allowed_tools must be "auto" or "required"')
+    names = [_named(tool) for tool in named]
+    for name in names:
+        if name is None or name not in map(_name, tools):
+            raise RequestError(f"tool_choice names {name!r}, which is not among the tools")
+    return [tool for tool in tools if _name(tool) in names], mode
+
+
 async def choose(tools: list[dict[str, Any]], value: Any, parallel: bool) -> Choice:
     """What tool_choice makes of the tools, in OpenAI's or Anthropic's words. Raises RequestError."""
     allowed = tools
     if isinstance(value, dict) and value.get("type") == "allowed_tools":
-        inner = value.get("allowed_tools", value)
-        names = [_named(tool) for tool in inner.get("tools") or [] if isinstance(tool, dict)]
-        allowed = [tool for tool in tools if _name(tool) in names]
-        value = inner.get("mode", "auto")
+        allowed, value = _among(tools, value.get("allowed_tools", value))
     kind = value.get("type") if isinstance(value, dict) else value
     if kind in (None, "", "auto"):
         return Choice(allowed)

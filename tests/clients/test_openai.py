@@ -143,3 +143,74 @@ def test_a_call_that_is_cut(client: openai.OpenAI, stream: bool) -> None:
         choice = client.chat.completions.create(**arguments).choices[0]
         assert not choice.message.tool_calls
         assert choice.finish_reason == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("required", {"first", "second"}),
+        ({"type": "function", "function": {"name": "second"}}, {"second"}),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "required",
+                    "tools": [{"type": "function", "function": {"name": "second"}}],
+                },
+            },
+            {"second"},
+        ),
+    ],
+    ids=["required", "named", "allowed"],
+)
+def test_a_call_is_enforced_after_the_thought(
+    client: openai.OpenAI, choice: Any, names: set[str], stream: bool
+) -> None:
+    """The model thinks as it likes, and has to call then, though it would rather say something."""
+    parameters = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    arguments: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "tools": [
+            {"type": "function", "function": {"name": name, "parameters": parameters}}
+            for name in ("first", "second")
+        ],
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+    }
+    if stream:
+        chosen = [c.choices[0] for c in client.chat.completions.create(**arguments, stream=True) if c.choices]
+        reasoning = "".join(getattr(c.delta, "reasoning", None) or "" for c in chosen)
+        content = "".join(c.delta.content or "" for c in chosen)
+        calls = [call for c in chosen for call in c.delta.tool_calls or []]
+    else:
+        chosen = client.chat.completions.create(**arguments).choices
+        message = chosen[0].message
+        reasoning, content = message.reasoning, message.content or ""  # type: ignore[attr-defined]
+        calls = message.tool_calls or []
+    assert (reasoning, content, chosen[-1].finish_reason) == (THOUGHT, "", "tool_calls")
+    (call,) = calls
+    assert call.function.name in names and json.loads(call.function.arguments)["n"] in (1, 2)
+
+
+def test_one_call_where_more_are_not_wanted(client: openai.OpenAI) -> None:
+    """The model calls twice; without parallel calls only the first is told."""
+    more: dict[str, Any] = {"model": MODEL, "parallel_tool_calls": False}
+    messages: list[Any] = [{"role": "user", "content": QUESTION_TWO}]
+    tools: list[Any] = [{"type": "function", "function": FUNCTION}]
+    whole = client.chat.completions.create(messages=messages, tools=tools, **more).choices[0]
+    made = streamed(client, messages=messages, tools=tools, **more).choices[0]
+    for choice in (whole, made):
+        (call,) = choice.message.tool_calls
+        assert (
+            json.loads(call.function.arguments)["place"] == "Genève" and choice.finish_reason == "tool_calls"
+        )
+    flat: list[Any] = [{"type": "function", **FUNCTION}]
+    answer = client.responses.create(input=messages, tools=flat, **more)
+    with client.responses.stream(input=messages, tools=flat, **more) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    for response in (answer, final):
+        assert len([item for item in response.output if item.type == "function_call"]) == 1

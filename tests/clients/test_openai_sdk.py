@@ -232,6 +232,14 @@ async def test_completions(client: AsyncOpenAI) -> None:
     logprobs = scored.choices[0].logprobs
     assert "".join(logprobs.tokens) == scored.choices[0].text
     assert [max(top.values()) for top in logprobs.top_logprobs] == pytest.approx(logprobs.token_logprobs)
+    echoed = (await ask("Hello", logprobs=1, echo=True)).choices[0]
+    for token, offset in zip(echoed.logprobs.tokens, echoed.logprobs.text_offset, strict=True):
+        assert echoed.text[offset : offset + len(token)] == token
+    pieces = [c async for c in await ask("Hello", logprobs=1, echo=True, stream=True)]
+    offsets = [
+        o for c in pieces for choice in c.choices if choice.logprobs for o in choice.logprobs.text_offset
+    ]
+    assert offsets == echoed.logprobs.text_offset
     best = await ask("Hello", n=1, best_of=3, seed=1)
     assert len(best.choices) == 1 and best.usage.completion_tokens > one.usage.completion_tokens
     text = ""

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.server.full_bodies import prepare
 from tests.server.harness import RunningServer
-from tests.server.test_defence import EVERYWHERE, message_of
+from tests.server.test_defence import EVERYWHERE, expected, message_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -45,12 +46,20 @@ def prompt_of(server: RunningServer) -> str:
 
 @EVERYWHERE
 @pytest.mark.parametrize("encoding", ["zstd", "gzip"])
-def test_compressed_bodies(scripted: RunningServer, path: str, body: dict[str, Any], encoding: str) -> None:
-    data = json.dumps({"model": "echo", **body}).encode()
+def test_compressed_bodies(
+    scripted: RunningServer, method: str, path: str, body: dict[str, Any], encoding: str
+) -> None:
+    prepare(scripted)
+    data = json.dumps(body).encode()
     packed = zstd.compress(data) if encoding == "zstd" else gzip.compress(data)
-    headers = {"Content-Encoding": encoding}
-    assert httpx.post(f"{scripted.url}{path}", content=packed, headers=headers).status_code == 200
-    broken = httpx.post(f"{scripted.url}{path}", content=b"no " + packed, headers=headers)
+
+    def sent(content: bytes) -> httpx.Response:
+        headers = {"Content-Encoding": encoding}
+        return httpx.request(method, f"{scripted.url}{path}", content=content, headers=headers, timeout=30)
+
+    answer = sent(packed)
+    assert answer.status_code == expected(path), answer.text
+    broken = sent(b"no " + packed)
     assert broken.status_code == 400 and "cannot be read" in message_of(path, broken.json())
 
 
@@ -164,6 +173,20 @@ def test_tools_are_echoed_with_all_their_fields(tooled: RunningServer) -> None:
     assert prompt_of(tooled).startswith("[f][web_search]")
 
 
+def test_what_cannot_be_repeated_is_refused(tooled: RunningServer) -> None:
+    deep: Any = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    for stream in (False, True):
+        body = {"model": "tooled", "input": "hello", "tools": [{**FUNCTION, "x": deep}], "stream": stream}
+        answer = post(tooled, "/v1/responses", body)
+        assert answer.status_code == 400 and "nest too deep" in answer.json()["error"]["message"]
+    for member in (5, [5]):
+        body = {"model": "tooled", "input": "hello", "tools": [{"type": "namespace", "tools": member}]}
+        answer = post(tooled, "/v1/responses", body)
+        assert answer.status_code == 400 and "list of tools" in answer.json()["error"]["message"]
+
+
 def test_errors_in_input_items_name_the_item(scripted: RunningServer) -> None:
     for item, words in (
         (
@@ -227,3 +250,109 @@ def test_images_in_results_need_a_source(tooled: RunningServer) -> None:
         body = {"model": "tooled", "max_tokens": 9, "messages": [{"role": "user", "content": [block]}]}
         answer = post(tooled, "/v1/messages", body)
         assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+
+
+def test_documents_are_read_where_they_are_text(tooled: RunningServer) -> None:
+    part = {"type": "text", "text": "It is blue."}
+    for block, words in (
+        (
+            {"type": "document", "title": "Sky", "source": {"type": "text", "data": "It is blue."}},
+            "user:Sky\nIt is blue.\n\nWhy?",
+        ),
+        (
+            {"type": "document", "context": "seen", "source": {"type": "content", "content": [part]}},
+            "user:seen\nIt is blue.\n\nWhy?",
+        ),
+        (
+            {"type": "search_result", "title": "Sky", "source": "sky.txt", "content": [part]},
+            "user:Sky\nsky.txt\nIt is blue.\n\nWhy?",
+        ),
+        (
+            {
+                "type": "tool_result",
+                "tool_use_id": "t",
+                "content": [{"type": "search_result", "content": [part]}],
+            },
+            "tool:It is blue.\n\n",
+        ),
+    ):
+        messages = [{"role": "user", "content": [block, {"type": "text", "text": "Why?"}]}]
+        body = {"model": "tooled", "messages": messages, "max_tokens": 9}
+        assert post(tooled, "/v1/messages", body).status_code == 200
+        assert words in prompt_of(tooled)
+    for source in (
+        {"type": "base64", "media_type": "application/pdf", "data": "AAAA"},
+        {"type": "url"},
+        None,
+    ):
+        messages = [{"role": "user", "content": [{"type": "document", "source": source}]}]
+        body = {"model": "tooled", "messages": messages, "max_tokens": 9}
+        assert "documents of type" in post(tooled, "/v1/messages", body).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"previous_response_id": "resp_1"},
+        {"conversation": "c"},
+        {"prompt": {"id": "p"}},
+        {"background": True},
+    ],
+)
+def test_what_would_have_to_be_stored_is_refused(scripted: RunningServer, more: dict[str, Any]) -> None:
+    for stream in (False, True):
+        answer = post(scripted, "/v1/responses", {"input": "hello", "stream": stream, **more})
+        assert answer.status_code == 400
+        assert "not supported: nothing is stored" in answer.json()["error"]["message"]
+
+
+def test_a_choice_among_some_tools(tooled: RunningServer) -> None:
+    """OpenAI's fourth form of tool_choice, as chat and as responses nest it."""
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    named = [{"type": "function", "function": {"name": "g"}}]
+
+    def chosen(allowed: Any) -> httpx.Response:
+        choice = {"type": "allowed_tools", "allowed_tools": allowed}
+        return post(
+            tooled,
+            "/v1/chat/completions",
+            {"model": "tooled", "messages": ASK, "tools": tools, "tool_choice": choice},
+        )
+
+    assert chosen({"mode": "auto", "tools": named}).status_code == 200
+    assert prompt_of(tooled).startswith("[g]user:") and tooled.engine.requests[-1].constraint is None
+    assert chosen({"mode": "required", "tools": named}).status_code == 200
+    grammar = tooled.engine.requests[-1].constraint.grammar
+    assert "call_0" in grammar and '\\"g\\"' in grammar and "call_1" not in grammar
+    for wrong, words in (
+        (
+            {"mode": "required", "tools": [{"type": "function", "function": {"name": "h"}}]},
+            "'h', which is not",
+        ),
+        ({"mode": {}, "tools": named}, "the mode of allowed_tools"),
+        ({"mode": "auto", "tools": 5}, "needs a list of tools"),
+        ([1], "needs a list of tools"),
+    ):
+        answer = chosen(wrong)
+        assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+    flat = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}
+    body = {"input": "hello", "tools": [{"type": "function", "name": "g"}, FUNCTION], "tool_choice": flat}
+    assert post(tooled, "/v1/responses", {"model": "tooled", **body}).status_code == 200
+    assert prompt_of(tooled).startswith("[g]user:")
+
+
+@pytest.mark.parametrize("key", ["9" * 5000, "-1", "x", "", "²", "١", "1.0", str(1 << 31)])
+def test_a_bias_is_of_a_token(scripted: RunningServer, key: str) -> None:
+    answer = post(scripted, "/v1/chat/completions", {"messages": ASK, "logit_bias": {key: 1}})
+    assert answer.status_code == 400 and "is not a token id" in answer.json()["error"]["message"]
+
+
+def test_integers_beyond_64_bits_are_floats(tooled: RunningServer) -> None:
+    """As Go reads them; what is repeated in an answer can be written then."""
+    tool = {**FUNCTION, "parameters": {"type": "object", "properties": {"a": {"maximum": 10**30}}}}
+    answer = post(tooled, "/v1/responses", {"model": "tooled", "input": "hello", "tools": [tool]})
+    assert answer.json()["tools"][0]["parameters"]["properties"]["a"]["maximum"] == 1e30
+    for digits in (400, 5000):
+        text = '{"model": "echo", "options": {"temperature": %s}}' % ("9" * digits)
+        refused = httpx.post(f"{tooled.url}/api/chat", content=text)
+        assert refused.status_code == 400 and "invalid JSON" in refused.json()["error"]
