@@ -10,6 +10,7 @@ from ollamapy.engine.memory import KV_SHARE, available_memory
 from ollamapy.engine.model import Model
 from ollamapy.engine.parts import Parts, Settings, prepare
 from ollamapy.engine.protocol import LoadedModel
+from ollamapy.scheduler.reading import Reading
 from ollamapy.types import EngineError
 
 
@@ -33,7 +34,7 @@ class Engine:
         self._settings = Settings(prefill_chunk, max_sequences, prefix_cache, kv_type)
         self._kv_memory = kv_memory
         self._models: list[Model] = []
-        self._reserved = 0  # bytes of a model whose weights are being read
+        self._reserved = 0  # bytes of models whose weights are being read
         self._shrinking: set[asyncio.Task[None]] = set()
         self._device: _core.Device | None = None
         self._runner: _core.Runner | None = None
@@ -60,20 +61,21 @@ class Engine:
             await asyncio.to_thread(self._runner.close)
         self._loop = self._runner = self._device = None
 
-    async def prepare(self, path: str, adapter: str = "") -> Parts:
+    async def prepare(self, path: str, adapter: str = "", reading: Reading | None = None) -> Parts:
         if self._device is None:
             raise EngineError("the engine is not running")
-        return await asyncio.to_thread(prepare, path, self._device, self._settings, adapter)
+        return await (reading or Reading()).run(prepare, path, self._device, self._settings, adapter)
 
-    async def load(self, prepared: Parts, num_ctx: int = 0) -> Model:
+    async def load(self, prepared: Parts, num_ctx: int = 0, reading: Reading | None = None) -> Model:
         loop = self._loop
         if loop is None:
             raise EngineError("the engine is not running")
-        self._reserved = prepared.fixed_bytes
+        needed = prepared.needed_bytes(0)  # until it has taken them, however long that is
+        self._reserved += needed
         try:
-            await asyncio.to_thread(prepared.read)
+            await (reading or Reading()).run(prepared.read)
         finally:
-            self._reserved = 0
+            self._reserved -= needed
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
         room = available_memory() if self._kv_memory is None else self._kv_memory
