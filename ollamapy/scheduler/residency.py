@@ -21,6 +21,7 @@ import contextlib
 import logging
 import math
 import time
+import traceback
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -210,9 +211,14 @@ class Residency:
         self._models[wanted.key] = resident
 
         def settle(task: asyncio.Task[LoadedModel]) -> None:
-            failed = task.cancelled() or task.exception() is not None
-            if failed and self._models.get(wanted.key) is resident:
-                del self._models[wanted.key]
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                traceback.clear_frames(error.__traceback__)  # which would keep the weights that were read
+            if not resident.ready:
+                if not resident.users:
+                    _log.info("nobody waits for %s any more", resident.name)
+                if self._models.get(wanted.key) is resident:
+                    del self._models[wanted.key]
             self._trim()
             self._notify()
 
@@ -288,7 +294,6 @@ class Residency:
                     raise _does_not_fit(resident.wanted, error) from None
                 await self._make_room(others)
         if not resident.users:
-            _log.info("nobody waits for %s any more", resident.name)
             resident.leaving = True  # who comes now loads it anew
             await self._engine.unload(model)
             raise EngineError(f"nobody waits for {resident.name} any more")

@@ -38,10 +38,12 @@ class Disk:
         blob = next(model for model in store.list() if model.name.short == "stuck:latest").model_path
         first = min(tensor.offset for tensor in GGUFFile(blob).tensors())
         self.gate = folder / "gate"
+        self.writers: list[int] = []
         self.environment = {
             "LD_PRELOAD": str(library),
             "SLOW_FILE": str(blob.resolve()),
             "SLOW_FROM": str(first + (8 << 20)),
+            "SLOW_LEAST": "1",
             "SLOW_GATE": str(self.gate),
         }
 
@@ -49,10 +51,9 @@ class Disk:
         os.mkfifo(self.gate)
 
     def answer(self) -> None:
-        """Also to those who wait already."""
-        writer = os.open(self.gate, os.O_RDWR)
+        """Also to those who wait already, or are about to."""
+        self.writers.append(os.open(self.gate, os.O_RDWR))
         self.gate.unlink()
-        os.close(writer)
 
 
 @pytest.fixture
@@ -61,6 +62,8 @@ def disk(tmp_path: Path, smollm2_path: Path) -> Iterator[Disk]:
     yield made
     if made.gate.exists():
         made.answer()
+    for writer in made.writers:
+        os.close(writer)
 
 
 def listed(client: ollama.Client) -> list[str | None]:
@@ -102,9 +105,10 @@ def status(server: Process, name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def test_who_leaves_takes_the_load_along(disk: Disk, tmp_path: Path) -> None:
+@pytest.mark.parametrize("least", ["1", "65536"])  # the first vector that is looked at, the first matrix
+def test_who_leaves_takes_the_load_along(least: str, disk: Disk, tmp_path: Path) -> None:
     """It goes when the disk answers: until then it holds up no other model, nor the end of the server."""
-    with running(tmp_path / "models", **disk.environment) as server:
+    with running(tmp_path / "models", **disk.environment | {"SLOW_LEAST": least}) as server:
         client = ollama.Client(server.url, timeout=SECONDS)
 
         def load_and_leave() -> None:
