@@ -53,8 +53,9 @@ class LoadedModel(Protocol):
         off, EngineError when the device fails or the model is unloaded under the request.
         """
 
-    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
-        """One row per input, L2-normalized: float32 [len(inputs), embedding_length].
+    async def embed(self, inputs: list[list[int]], client: str = "") -> NDArray[np.float32]:
+        """One row per input, L2-normalized: float32 [len(inputs), embedding_length]. client: who asks; clients take
+        turns.
 
         Inputs are token ids, special tokens included. Raises RequestError for an empty input or a token out
         of range, ContextLengthError for an input over context_length, EngineError when the device fails.

@@ -75,7 +75,7 @@ class FakeModel:
         finally:
             self.engine.running -= 1
 
-    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+    async def embed(self, inputs: list[list[int]], client: str = "") -> NDArray[np.float32]:
         rows = np.array([[len(tokens), 1, 2, 3] for tokens in inputs], dtype=np.float32)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
