@@ -13,6 +13,8 @@ from ollamapy.engine.protocol import LoadedModel
 from ollamapy.scheduler.reading import Reading
 from ollamapy.types import EngineError
 
+_LOOK = 1.0  # seconds: how often it is looked what other processes have left of the memory
+
 
 class Engine:
     def __init__(
@@ -39,6 +41,7 @@ class Engine:
         self._device: _core.Device | None = None
         self._runner: _core.Runner | None = None
         self._loop: StepLoop | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def steps(self) -> StepLoop:
@@ -52,8 +55,13 @@ class Engine:
         self._runner = _core.Runner(self._device)
         self._loop = StepLoop(self._runner)
         self._loop.start()
+        self._watch = asyncio.create_task(self._watch_memory(), name="ollamapy memory")
 
     async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
         for model in list(self._models):
             await self.unload(model)
         if self._loop is not None and self._runner is not None:
@@ -127,6 +135,17 @@ class Engine:
                 model.promise(int(free / len(self._models)))
             else:
                 model.promise(self._kv_memory - model.kv_bytes)
+
+    async def _watch_memory(self) -> None:
+        """Take promises back as other processes take the memory: a page that was promised takes it when it is first
+        used, and the system would swap, or kill us."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._models and self._kv_memory is None:
+                free = max(0, available_memory() - self._reserved) * KV_SHARE
+                for model in self._models:
+                    if model.kv_promised > free / len(self._models):
+                        model.promise(int(free / len(self._models)))
 
     def _ours(self, model: LoadedModel) -> list[Model]:
         return [ours for ours in self._models if ours is model]

@@ -279,6 +279,11 @@ class Model:
         return 0 if self._pool is None else self._pool.nbytes
 
     @property
+    def kv_promised(self) -> int:
+        """Bytes of KV pages that its answers may take yet."""
+        return 0 if self._pool is None else self._pool.limit - self._pool.nbytes
+
+    @property
     def promised_bytes(self) -> int:
         """Bytes of KV pages that it may take yet."""
         return sum(pool.limit - pool.nbytes for pool in self._pools)

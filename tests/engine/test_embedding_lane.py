@@ -114,8 +114,8 @@ async def test_unloading_fails_what_waits(bert: Bench) -> None:
 
 @pytest.mark.parametrize("pooling", [None, "mean"])
 async def test_many_texts_of_one_client_do_not_hold_up_anothers(pooling: Pooling | None) -> None:
-    """Another's text waits for a quantum of rows and the steps in flight, not for the thousands before it; its vector is
-    the same."""
+    """Another's text waits for a quantum of rows and the steps in flight, not for the thousands before it; its vector
+    is the same."""
     bench = Bench(pooling, rows=64, outputs=64)
     many = [bench.lane.add([1 + i % 50] * 8, "many") for i in range(3000)]
     one = bench.lane.add([7] * 8, "one")
