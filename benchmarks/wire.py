@@ -1,4 +1,4 @@
-"""A client that takes next to nothing of the cores that it measures: it notes when bytes come and reads them at the end.
+"""A client that takes next to nothing of the cores that it measures: it notes when bytes come and reads them later.
 
 Client and server share the machine: one that parses every event as it comes would be measured with the server.
 """

@@ -140,7 +140,7 @@ void add_bias(const SamplingParams& params, SamplerScratch& scratch) {
     }
 }
 
-// Makes the tokens that a mask leaves out impossible. Throws SamplingError when none is left.
+// Makes the tokens that a mask leaves out impossible: the last change to the keys. Throws SamplingError when none is left.
 void apply_mask(std::span<const uint32_t> mask, SamplerScratch& scratch) {
     static_assert(kBlock == 64);
     if (mask.empty()) return;
@@ -151,9 +151,7 @@ void apply_mask(std::span<const uint32_t> mask, SamplerScratch& scratch) {
         const auto word = [&](int64_t i) { return i < n_words ? uint64_t{mask[i]} : 0; };
         const uint64_t allowed = word(2 * block) | word(2 * block + 1) << 32;
         if (allowed == 0) {
-            std::fill_n(scratch.keys.begin() + block * kBlock, std::min(kBlock, n_vocab - block * kBlock),
-                        kImpossible);
-            scratch.block_max[block] = kImpossible;
+            scratch.block_max[block] = kImpossible;  // nobody looks into such a block: its keys may stay
         } else if (~allowed != 0) {
             const int64_t end = std::min((block + 1) * kBlock, n_vocab);
             int32_t block_greatest = kImpossible;
@@ -413,8 +411,8 @@ Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> histo
     Sample result;
     const auto choose_token = [&] {
         add_bias(params, scratch);
-        apply_mask(mask, scratch);
         penalize(history, params, scratch);
+        apply_mask(mask, scratch);
         return choose(params, position, scratch);
     };
     if (params.logprobs < 0) {

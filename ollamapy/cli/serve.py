@@ -19,7 +19,7 @@ Settings are environment variables:
   OLLAMA_MAX_LOADED_MODELS  models in memory at a time  (3)
   OLLAMA_NUM_PARALLEL       most requests of a model that run at once  (as many as there is room for, up to 64)
   OLLAMA_MAX_QUEUE          requests that may wait before others get a 503  (512)
-  OLLAMA_LOAD_TIMEOUT       how long loading a model may take  (5m)
+  OLLAMA_LOAD_TIMEOUT       how long loading a model may stand still  (5m)
   OLLAMA_KV_CACHE_TYPE      what KV pages hold: f16, q8_0 or q4_0  (f16)
   OLLAMA_ORIGINS            further web origins that may ask, separated by commas; * is a wildcard
   OLLAMA_NOPRUNE            1: keep blobs that no model uses when starting

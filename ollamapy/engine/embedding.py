@@ -8,6 +8,9 @@ here, in the order of the positions, so that the vector does not depend on the c
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 from ollamapy.engine.blocks import BlockManager
 from ollamapy.engine.ports import CoreResult, CoreSequence
+from ollamapy.scheduler.fairness import FairShare
 from ollamapy.types import EngineError
 
 Pooling = Literal["mean", "last"]
@@ -25,7 +29,11 @@ Pooling = Literal["mean", "last"]
 class Text:
     """One input and the vector it will become: await vector."""
 
-    def __init__(self, tokens: list[int], sequence: CoreSequence, blocks: BlockManager) -> None:
+    def __init__(
+        self, arrival: int, client: str, tokens: list[int], sequence: CoreSequence, blocks: BlockManager
+    ) -> None:
+        self.arrival = arrival
+        self.client = client
         self.tokens = tokens
         self.sequence = sequence
         self.table = blocks.table(sequence)
@@ -52,7 +60,8 @@ class TextItem:
 
 
 class EmbeddingLane:
-    """First come, first served; texts share a step as long as rows, outputs and pages last."""
+    """Clients take turns by the rows that were computed for them, as in generation; the texts of one are taken in order
+    of arrival. Texts share a step as long as rows, outputs and pages last."""
 
     def __init__(
         self,
@@ -76,44 +85,88 @@ class EmbeddingLane:
         self._max_outputs = max_outputs
         self._new_sequence = new_sequence
         self._pooling = pooling
-        self._texts: list[Text] = []  # in order of arrival
+        self._texts: set[Text] = set()  # that are not done, or in a step yet
+        self._queues: dict[
+            str, deque[Text]
+        ] = {}  # by client: those with rows to plan, and some that are done
+        self._fair = FairShare()
+        self._arrivals = itertools.count()
 
-    def add(self, tokens: list[int]) -> Text:
-        text = Text(tokens, self._new_sequence(tokens), self.blocks)
-        self._texts.append(text)
+    def add(self, tokens: list[int], client: str = "") -> Text:
+        text = Text(next(self._arrivals), client, tokens, self._new_sequence(tokens), self.blocks)
+        self._texts.add(text)
+        self._queues.setdefault(client, deque()).append(text)
+        self._fair.join(client)
         return text
+
+    @property
+    def waiting(self) -> int:
+        """Texts of which nothing has been planned."""
+        return sum(text.planned == 0 for text in self._texts)
+
+    @property
+    def running(self) -> int:
+        return len(self._texts) - self.waiting
 
     def cancel(self, texts: Sequence[Text]) -> None:
         for text in texts:
             text.vector.cancel()
-        self._settle()
+        self._settle(texts)
 
     def fail(self, error: BaseException) -> None:
         for text in self._texts:
             if not text.vector.done():
                 text.vector.set_exception(error)
-        self._settle()
+        self._settle(list(self._texts))
 
     def plan(self) -> list[TextItem]:
         items: list[TextItem] = []
         rows_left, outputs_left = self._step_rows, self._max_outputs
-        for text in self._texts:
-            rows = text.remaining
-            if rows == 0:
+        full = False  # no text is begun any more in this step
+        heads = [head for client in list(self._queues) if (head := self._head(client)) is not None]
+        queue = [(self._turn(text), text) for text in heads]  # arrivals are unique
+        heapq.heapify(queue)
+        while queue and rows_left > 0:
+            turn, text = heapq.heappop(queue)
+            if (now := self._turn(text)) > turn:  # others have become less in the meantime
+                heapq.heappush(queue, (now, text))
                 continue
+            rows = text.remaining
             if self._pooling is not None:
                 rows = min(rows, rows_left)
             last = rows == text.remaining
             outputs = rows if self._pooling == "mean" else int(last)
-            fits = 0 < rows <= rows_left and outputs <= outputs_left
-            if not fits or not self.blocks.grow(text.table, len(text.tokens)):
-                break
+            if full and text.planned == 0:
+                continue
+            if (
+                rows > rows_left
+                or outputs > outputs_left
+                or not self.blocks.grow(text.table, len(text.tokens))
+            ):
+                full = True  # it holds the line, so that smaller ones do not pass it; who has pages goes on
+                continue
             items.append(TextItem(text, text.planned, rows, outputs))
             text.planned += rows
             text.in_flight += 1
             rows_left -= rows
             outputs_left -= outputs
+            self._fair.charge(text.client, rows)
+            if last and (head := self._head(text.client)) is not None:
+                heapq.heappush(queue, (self._turn(head), head))
         return items
+
+    def _head(self, client: str) -> Text | None:
+        """The text of a client whose rows are planned next."""
+        queue = self._queues[client]
+        while queue and queue[0].remaining == 0:
+            queue.popleft()
+        if not queue:
+            del self._queues[client]
+            return None
+        return queue[0]
+
+    def _turn(self, text: Text) -> tuple[int, int]:
+        return self._fair.turn(text.client), text.arrival
 
     def finish(self, items: Sequence[TextItem], result: CoreResult) -> None:
         output = result.output
@@ -131,14 +184,14 @@ class EmbeddingLane:
             if output is not None and not text.vector.done():
                 self._take(text, output[row : row + item.outputs], item.start + item.rows)
             row += item.outputs
-        self._settle()
+        self._settle([item.owner for item in items])
 
     def failed(self, items: Sequence[TextItem], error: str) -> None:
         for item in items:
             item.owner.in_flight -= 1
             if not item.owner.vector.done():
                 item.owner.vector.set_exception(EngineError(error))
-        self._settle()
+        self._settle([item.owner for item in items])
 
     def _take(self, text: Text, rows: NDArray[np.float32], done: int) -> None:
         if self._pooling is None:
@@ -151,7 +204,10 @@ class EmbeddingLane:
             length = float(np.sqrt(np.dot(text.sum, text.sum)))
             text.vector.set_result((text.sum / length if length > 0 else text.sum).astype(np.float32))
 
-    def _settle(self) -> None:
-        for text in [t for t in self._texts if t.vector.done() and not t.in_flight]:
-            self._texts.remove(text)
-            self.blocks.release(text.table)
+    def _settle(self, texts: Sequence[Text]) -> None:
+        """Let those of texts go that are done and in no step."""
+        for text in texts:
+            if text.vector.done() and not text.in_flight and text in self._texts:
+                self._texts.remove(text)
+                self.blocks.release(text.table)
+                self._fair.leave(text.client)

@@ -10,7 +10,10 @@ from ollamapy.engine.memory import KV_SHARE, available_memory
 from ollamapy.engine.model import Model
 from ollamapy.engine.parts import Parts, Settings, prepare
 from ollamapy.engine.protocol import LoadedModel
+from ollamapy.scheduler.reading import Reading
 from ollamapy.types import EngineError
+
+_LOOK = 1.0  # seconds: how often it is looked what other processes have left of the memory
 
 
 class Engine:
@@ -33,11 +36,12 @@ class Engine:
         self._settings = Settings(prefill_chunk, max_sequences, prefix_cache, kv_type)
         self._kv_memory = kv_memory
         self._models: list[Model] = []
-        self._reserved = 0  # bytes of a model whose weights are being read
+        self._reserved = 0  # bytes of models whose weights are being read
         self._shrinking: set[asyncio.Task[None]] = set()
         self._device: _core.Device | None = None
         self._runner: _core.Runner | None = None
         self._loop: StepLoop | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def steps(self) -> StepLoop:
@@ -51,8 +55,13 @@ class Engine:
         self._runner = _core.Runner(self._device)
         self._loop = StepLoop(self._runner)
         self._loop.start()
+        self._watch = asyncio.create_task(self._watch_memory(), name="ollamapy memory")
 
     async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
         for model in list(self._models):
             await self.unload(model)
         if self._loop is not None and self._runner is not None:
@@ -60,20 +69,21 @@ class Engine:
             await asyncio.to_thread(self._runner.close)
         self._loop = self._runner = self._device = None
 
-    async def prepare(self, path: str, adapter: str = "") -> Parts:
+    async def prepare(self, path: str, adapter: str = "", reading: Reading | None = None) -> Parts:
         if self._device is None:
             raise EngineError("the engine is not running")
-        return await asyncio.to_thread(prepare, path, self._device, self._settings, adapter)
+        return await (reading or Reading()).run(prepare, path, self._device, self._settings, adapter)
 
-    async def load(self, prepared: Parts, num_ctx: int = 0) -> Model:
+    async def load(self, prepared: Parts, num_ctx: int = 0, reading: Reading | None = None) -> Model:
         loop = self._loop
         if loop is None:
             raise EngineError("the engine is not running")
-        self._reserved = prepared.fixed_bytes
+        needed = prepared.needed_bytes(0)  # until it has taken them, however long that is
+        self._reserved += needed
         try:
-            await asyncio.to_thread(prepared.read)
+            await (reading or Reading()).run(prepared.read)
         finally:
-            self._reserved = 0
+            self._reserved -= needed
         if self._loop is not loop:
             raise EngineError("the engine was shut down")
         room = available_memory() if self._kv_memory is None else self._kv_memory
@@ -125,6 +135,17 @@ class Engine:
                 model.promise(int(free / len(self._models)))
             else:
                 model.promise(self._kv_memory - model.kv_bytes)
+
+    async def _watch_memory(self) -> None:
+        """Take promises back as other processes take the memory: a page that was promised takes it when it is first
+        used, and the system would swap, or kill us."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._models and self._kv_memory is None:
+                free = max(0, available_memory() - self._reserved) * KV_SHARE
+                for model in self._models:
+                    if model.kv_promised > free / len(self._models):
+                        model.promise(int(free / len(self._models)))
 
     def _ours(self, model: LoadedModel) -> list[Model]:
         return [ours for ours in self._models if ours is model]

@@ -212,7 +212,7 @@ class Model:
 
     # Embedding
 
-    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+    async def embed(self, inputs: list[list[int]], client: str = "") -> NDArray[np.float32]:
         if not self.can_embed:
             raise RequestError(f"architecture '{self.architecture}' does not embed")
         lane = await self._prepare_embedding()
@@ -221,7 +221,7 @@ class Model:
             self._check_tokens(tokens)
             if len(tokens) > most:
                 raise ContextLengthError(f"an input has {len(tokens)} tokens, the context length is {most}")
-        texts: list[Text] = [lane.add(tokens) for tokens in inputs]
+        texts: list[Text] = [lane.add(tokens, client) for tokens in inputs]
         self._loop.wake()
         try:
             vectors = await asyncio.gather(*(text.vector for text in texts), return_exceptions=True)
@@ -277,6 +277,11 @@ class Model:
     def kv_bytes(self) -> int:
         """Bytes that the KV pages of its answers take now."""
         return 0 if self._pool is None else self._pool.nbytes
+
+    @property
+    def kv_promised(self) -> int:
+        """Bytes of KV pages that its answers may take yet."""
+        return 0 if self._pool is None else self._pool.limit - self._pool.nbytes
 
     @property
     def promised_bytes(self) -> int:

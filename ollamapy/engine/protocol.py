@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollamapy._core import GGUFFile, Tokenizer
+from ollamapy.scheduler.reading import Reading
 from ollamapy.types import Delta, GenerationRequest
 
 
@@ -52,8 +53,9 @@ class LoadedModel(Protocol):
         off, EngineError when the device fails or the model is unloaded under the request.
         """
 
-    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
-        """One row per input, L2-normalized: float32 [len(inputs), embedding_length].
+    async def embed(self, inputs: list[list[int]], client: str = "") -> NDArray[np.float32]:
+        """One row per input, L2-normalized: float32 [len(inputs), embedding_length]. client: who asks; clients take
+        turns.
 
         Inputs are token ids, special tokens included. Raises RequestError for an empty input or a token out
         of range, ContextLengthError for an input over context_length, EngineError when the device fails.
@@ -76,16 +78,18 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Fail what is still running, unload all models and stop the device."""
 
-    async def prepare(self, path: str, adapter: str = "") -> PreparedModel:
+    async def prepare(self, path: str, adapter: str = "", reading: Reading | None = None) -> PreparedModel:
         """Check a GGUF file, off the event loop, and find out what it needs. adapter, if not empty, is the GGUF of a
-        LoRA that is applied.
+        LoRA that is applied. reading: what reads the file, if the caller wants to see whether it gets on.
 
         Raises UnsupportedModelError, GGUFError for a malformed file, OSError when it cannot be read.
         """
 
-    async def load(self, prepared: Any, num_ctx: int = 0) -> LoadedModel:
+    async def load(self, prepared: Any, num_ctx: int = 0, reading: Reading | None = None) -> LoadedModel:
         """Read the weights of what prepare() gave and make it ready to run; the work happens off the event loop.
-        num_ctx: the tokens of a sequence for which there is to be room, if that is possible at all.
+        num_ctx: the tokens of a sequence for which there is to be room, if that is possible at all. reading: see
+        prepare(). What it needs is not free for others until the reading has ended, and more than one may go on at a
+        time.
 
         Raises GGUFError, OSError when the file cannot be read, MemoryError when it does not fit.
         """

@@ -1,9 +1,9 @@
 """How long a step takes, learnt from the steps that ran; and what that leaves for prompts.
 
-A step is taken to cost fixed + rows * per_row + seen * per_seen + read * per_read seconds, seen being the positions that
-its rows attend to, read those whose keys and values come from memory: a chunk of a prompt reads them once for all its
-rows, so that far behind in a text two rows cost little more than one. Measurements are averaged in cells of similar
-size, and the coefficients fitted over the cells: what prompts cost is not forgotten while nothing but tokens is decoded.
+A step is taken to cost fixed + rows * per_row + seen * per_seen + read * per_read seconds, seen being the positions
+that its rows attend to, read those whose keys and values come from memory: a chunk of a prompt reads them once for all
+its rows, so that far behind in a text two rows cost little more than one. Measurements are averaged in cells of similar
+size, and the coefficients fitted over the cells: what prompts cost is not forgotten while only tokens are decoded.
 """
 
 from __future__ import annotations

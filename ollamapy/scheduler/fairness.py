@@ -19,6 +19,7 @@ class FairShare:
         self._quantum = quantum
         self._served: dict[str, int] = {}
         self._present: Counter[str] = Counter()  # requests by client
+        self._lowest: int | None = None  # the floor; None when something has changed
 
     def join(self, client: str) -> None:
         """A request of client is there."""
@@ -29,15 +30,18 @@ class FairShare:
                 self._served = {c: n for c, n in self._served.items() if n > floor or self._present[c]}
                 self._served.setdefault(client, floor)
         self._present[client] += 1
+        self._lowest = None
 
     def leave(self, client: str) -> None:
         """A request of client is gone."""
         self._present[client] -= 1
         if self._present[client] <= 0:
             del self._present[client]
+            self._lowest = None
 
     def charge(self, client: str, rows: int) -> None:
         self._served[client] = self._served.get(client, 0) + rows
+        self._lowest = None
 
     def turn(self, client: str) -> int:
         """Smaller goes first: how many quanta it is ahead of the one furthest behind."""
@@ -45,4 +49,7 @@ class FairShare:
 
     def _floor(self) -> int:
         """The counter of the client that is furthest behind of those present."""
-        return min((self._served[client] for client, n in self._present.items() if n), default=0)
+        if self._lowest is None:
+            present = (self._served[client] for client, n in self._present.items() if n)
+            self._lowest = min(present, default=0)
+        return self._lowest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from ollamapy.server.decode import read_request
 from ollamapy.server.errors import NotFoundError, RequiredError, ServerError
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.options import Options, merge_options
 from ollamapy.server.requests import EmbeddingsRequest, EmbedRequest
@@ -74,7 +76,9 @@ async def embed(request: web.Request, service: Service) -> web.Response:
         raise NotFoundError("model '' not found")
     ModelName.parse_reference(asked.model)
     texts = texts_of(asked.input)
-    vectors, count = await _vectors(service, asked, texts, timing)
+    vectors, count = await _vectors(
+        service, asked, texts, timing, client_of(request, service.settings.api_keys)
+    )
     if vectors is None:
         return json_response({"model": asked.model, "embeddings": []})
     return json_response(
@@ -98,14 +102,16 @@ async def embeddings(request: web.Request, service: Service) -> web.Response:
     )
     try:
         texts = [asked.prompt] if asked.prompt else []
-        vectors, _ = await _vectors(service, wanted, texts, Timing())
+        vectors, _ = await _vectors(
+            service, wanted, texts, Timing(), client_of(request, service.settings.api_keys)
+        )
     except ContextLengthError:
         raise ServerError(_TOO_LONG) from None
     return json_response({"embedding": [] if vectors is None else vectors[0]})
 
 
 async def _vectors(
-    service: Service, asked: EmbedRequest, texts: list[str], timing: Timing
+    service: Service, asked: EmbedRequest, texts: list[str], timing: Timing, client: str
 ) -> tuple[NDArray[np.float32] | None, int]:
     """One row per text, None without texts, and how many tokens the texts were."""
     try:
@@ -119,10 +125,13 @@ async def _vectors(
         if not loaded.can_embed:
             raise RequestError(f'"{asked.model}" does not support embeddings')
         limit = context_limit(options, service.settings.context_length, loaded.context_length)
-        inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
+        inputs = []
+        for text in texts:
+            inputs.append(await embedding_tokens(loaded, text, limit, asked.truncate))
+            await asyncio.sleep(0)  # short texts are tokenized on the event loop, and there may be thousands
         if max(map(len, inputs)) > service.window(loaded, options):
             cut = "input exceeds maximum context length and cannot be truncated further"
             raise ContextLengthError(cut if asked.truncate else _TOO_LONG)
         count = sum(map(len, inputs))
         note_usage(Usage(prompt_tokens=count))
-        return await loaded.embed(inputs), count
+        return await loaded.embed(inputs, client), count

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from ollamapy.server.decode import read_request
 from ollamapy.server.errors import NotFoundError
+from ollamapy.server.keys import client_of
 from ollamapy.server.models import find_model
 from ollamapy.server.native_embed import embedding_tokens, shortened
 from ollamapy.server.openai_requests import OpenAIEmbeddingsRequest
@@ -87,13 +88,16 @@ async def embeddings(request: web.Request, service: Service) -> web.Response:
         if not loaded.can_embed:
             raise RequestError(f'"{asked.model}" does not support embeddings')
         limit = service.window(loaded, options)
-        tokens = [
-            await embedding_tokens(loaded, item, limit, True) if isinstance(item, str) else item[:limit]
-            for item in inputs
-        ]
+        tokens = []
+        for item in inputs:
+            cut = await embedding_tokens(loaded, item, limit, True) if isinstance(item, str) else item[:limit]
+            tokens.append(cut)
+            await asyncio.sleep(0)  # as in native_embed: there may be thousands
         count = sum(map(len, tokens))
         note_usage(Usage(prompt_tokens=count))
-        vectors = shortened(await loaded.embed(tokens), asked.dimensions)
+        vectors = shortened(
+            await loaded.embed(tokens, client_of(request, service.settings.api_keys)), asked.dimensions
+        )
     data = [
         {
             "object": "embedding",

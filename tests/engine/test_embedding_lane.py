@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ollamapy.engine.blocks import BlockManager
 from ollamapy.engine.embedding import EmbeddingLane, Pooling, Text
 from ollamapy.engine.loop import StepLoop
+from ollamapy.scheduler.fairness import QUANTUM
 from ollamapy.types import EngineError
 
 
@@ -109,3 +110,40 @@ async def test_unloading_fails_what_waits(bert: Bench) -> None:
     await bert.loop.remove(bert.lane, EngineError("unloaded"))
     with pytest.raises(EngineError, match="unloaded"):
         await text.vector
+
+
+@pytest.mark.parametrize("pooling", [None, "mean"])
+async def test_many_texts_of_one_client_do_not_hold_up_anothers(pooling: Pooling | None) -> None:
+    """Another's text waits for a quantum of rows and the steps in flight, not for the thousands before it; its vector
+    is the same."""
+    bench = Bench(pooling, rows=64, outputs=64)
+    many = [bench.lane.add([1 + i % 50] * 8, "many") for i in range(3000)]
+    one = bench.lane.add([7] * 8, "one")
+    bench.loop.wake()
+    while not one.vector.done():
+        await asyncio.sleep(0)
+        if bench.runner.queue:
+            bench.runner.step()
+    assert len(bench.runner.history) <= QUANTUM // 64 + 4
+    want = pure([7] * 8, pooling) if pooling else vector([7] * 8, 8)
+    assert np.array_equal(one.vector.result(), want)
+    done = [i for i, text in enumerate(many) if text.vector.done()]
+    assert done == list(range(len(done)))  # of one client in order
+    bench.lane.cancel(many)
+    assert bench.lane.waiting == 0
+    await bench.run([])
+    await bench.close()
+
+
+async def test_a_text_that_has_begun_goes_on_though_another_client_waits_for_pages() -> None:
+    """Else nobody would ever have pages again."""
+    bench = Bench("mean", rows=4, outputs=4, pages=6)
+    first = bench.lane.add([1] * 20, "a")
+    bench.loop.wake()
+    await asyncio.sleep(0.01)
+    bench.lane._fair.charge("a", 10 * QUANTUM)
+    others = [bench.lane.add([n] * 12, client) for n, client in ((2, "b"), (3, "c"))]
+    rows = await bench.run([first, *others])
+    for tokens, row in zip(([1] * 20, [2] * 12, [3] * 12), rows, strict=True):
+        assert np.array_equal(row, pure(tokens, "mean"))
+    await bench.close()

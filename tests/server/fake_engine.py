@@ -8,13 +8,14 @@ by word.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ollamapy.scheduler.reading import Reading
 from ollamapy.types import ContextLengthError, Delta, EngineError, GenerationRequest, RequestError, Usage
 
 
@@ -74,7 +75,7 @@ class FakeModel:
         finally:
             self.engine.running -= 1
 
-    async def embed(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+    async def embed(self, inputs: list[list[int]], client: str = "") -> NDArray[np.float32]:
         rows = np.array([[len(tokens), 1, 2, 3] for tokens in inputs], dtype=np.float32)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
@@ -97,6 +98,9 @@ class FakeEngine:
         self.fits = fits
         self.sizes: dict[str, int] = {}  # GiB by path, where it is not one
         self.spare: dict[str, int] = {}  # GiB by path, of those that shrink() gives back
+        self.blocking: dict[str, Callable[[], object]] = {}  # by path: what its load does in a thread
+        self.blocking_header: dict[str, Callable[[], object]] = {}  # and what prepare() does
+        self.reserved = 0  # bytes of models that are being read
         self.events: list[str] = []  # load, unload and shrink, with the path
         self.models: list[FakeModel] = []
         self.running = 0
@@ -116,15 +120,25 @@ class FakeEngine:
     async def close(self) -> None:
         pass
 
-    async def prepare(self, path: str, adapter: str = "") -> FakePrepared:
+    async def prepare(self, path: str, adapter: str = "", reading: Reading | None = None) -> FakePrepared:
+        if path in self.blocking_header:
+            await (reading or Reading()).run(self.blocking_header[path])
         if "unreadable" in path:
             raise OSError(f"{path} cannot be read")
         return FakePrepared(path, self.sizes.get(path, 1))
 
-    async def load(self, prepared: FakePrepared, num_ctx: int = 0) -> FakeModel:
+    async def load(
+        self, prepared: FakePrepared, num_ctx: int = 0, reading: Reading | None = None
+    ) -> FakeModel:
         path = prepared.path
         self.events.append(f"load {path}")
-        await asyncio.sleep(self.load_seconds)
+        self.reserved += prepared.needed_bytes(0)
+        try:
+            if path in self.blocking:
+                await (reading or Reading()).run(self.blocking[path])
+            await asyncio.sleep(self.load_seconds)
+        finally:
+            self.reserved -= prepared.needed_bytes(0)
         if Path(path).name.startswith("broken"):
             raise OSError(f"{path} is cut short")
         model = FakeModel(self, path)
@@ -141,7 +155,7 @@ class FakeEngine:
         self.models.remove(model)
 
     def free_bytes(self) -> int:
-        return (self.fits << 30) - sum(model.nbytes for model in self.models)
+        return (self.fits << 30) - sum(model.nbytes for model in self.models) - self.reserved
 
     def held_bytes(self, model: Any) -> int:
         return int(model.nbytes)

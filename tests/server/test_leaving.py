@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from ollamapy.engine.engine import Engine
+from ollamapy.engine.parts import Parts
 from tests.server.harness import RunningServer, add_gguf
 from tests.server.test_metrics import values
 from tests.server.test_native import wait_until
@@ -100,14 +102,25 @@ def test_in_the_queue(checked: RunningServer, stream: bool) -> None:
         assert first.recv(1)
 
 
-def test_while_the_model_is_loaded(checked: RunningServer) -> None:
+def test_while_the_model_is_loaded(checked: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     httpx.post(f"{checked.url}/api/generate", json={"model": MODEL, "keep_alive": 0}, timeout=SECONDS)
     residency = checked.service.residency
-    assert not residency.keys()
+    wait_until(lambda: not residency.keys(), SECONDS)
+    loading, enough = threading.Event(), threading.Event()
+    read = Parts.read
+
+    def read_later(parts: Parts) -> None:
+        loading.set()
+        assert enough.wait(SECONDS)
+        read(parts)
+
+    monkeypatch.setattr(Parts, "read", read_later)
     with ask(checked, "Count to a million: 1, 2,"):
-        wait_until(residency.keys, SECONDS)
+        assert loading.wait(SECONDS)
         assert values(checked)["ollamapy_requests_open"] == 1
-    # Nobody waits for it any more; what was begun is there for the next one.
+    wait_until(lambda: values(checked)["ollamapy_requests_open"] == 0, SECONDS)
+    enough.set()
+    wait_until(lambda: not residency.keys(), SECONDS)  # the model goes: nobody waits for it any more
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ class Alone(Engine):
 
     loads = 0
 
-    async def load(self, prepared: Any, num_ctx: int = 0) -> Any:
+    async def load(self, *arguments: Any) -> Any:
         assert not self._models
         self.loads += 1
-        return await super().load(prepared, num_ctx)
+        return await super().load(*arguments)
 
 
 @pytest.mark.parametrize("limit", ["count", "memory"])
@@ -169,3 +169,32 @@ def test_an_overwritten_model_answers_to_the_end_beside_its_successor(
         assert len(set(series)) == len(series)
         assert "response" in json.loads(next(lines))
     wait_until(lambda: running(changing) == {"name:latest": digest(changing, "name:latest")}, SECONDS)
+
+
+def test_promises_are_taken_back_when_others_take_the_memory(
+    tmp_path: Path, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was promised and never used does not drive the system out of memory; requests go on with what there is, and
+    say the same."""
+    engine = Engine()
+    free = 2000 * MIB
+    monkeypatch.setattr(ollamapy.engine.engine, "available_memory", lambda: free)
+    server = RunningServer(tmp_path, engine)
+    add_gguf(server.store, smollm2_path, "smollm2")
+    client = ollama.Client(server.url, timeout=SECONDS)
+    options = {"temperature": 0, "num_predict": 8, "num_ctx": 1024}
+    want = client.generate("smollm2", "Why is the sky blue?", options=options).response
+    [model] = engine._models
+    assert abs(model.kv_promised - 1000 * MIB) < 100 * MIB
+    free = 100 * MIB
+    wait_until(lambda: model.kv_promised <= 50 * MIB, SECONDS)
+    assert model.kv_bytes > 0  # what it has stays
+    assert client.generate("smollm2", "Why is the sky blue?", options=options).response == want
+    free = 0
+    wait_until(lambda: model.kv_promised < 30 * MIB, SECONDS)
+    assert (
+        client.generate("smollm2", "x " * 700, options=options).eval_count > 0
+    )  # one sequence has its pages
+    free = 2000 * MIB
+    monkeypatch.undo()
+    server.close()
