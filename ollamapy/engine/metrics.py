@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 REGISTRY = CollectorRegistry()
 
@@ -32,9 +31,9 @@ class Histogram(Collector):
     def collect(self) -> Iterator[Metric]:
         total = 0
         buckets = []
-        for bound, count in zip([*self._buckets, float("inf")], self._counts, strict=True):
+        for bound, count in zip([*map(float, self._buckets), "+Inf"], self._counts, strict=True):
             total += count
-            buckets.append((floatToGoString(bound), float(total)))
+            buckets.append((str(bound), float(total)))
         yield HistogramMetricFamily(self._name, self._text, buckets, self._sum)
 
 
