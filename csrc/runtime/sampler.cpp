@@ -140,7 +140,8 @@ void add_bias(const SamplingParams& params, SamplerScratch& scratch) {
     }
 }
 
-// Makes the tokens that a mask leaves out impossible: the last change to the keys. Throws SamplingError when none is left.
+// Makes the tokens that a mask leaves out impossible; nothing may change the keys after it. Throws
+// SamplingError when none is left.
 void apply_mask(std::span<const uint32_t> mask, SamplerScratch& scratch) {
     static_assert(kBlock == 64);
     if (mask.empty()) return;
