@@ -202,6 +202,7 @@ std::vector<int64_t> Runner::stop_profile() {
 }
 
 void Runner::work() {
+    device_->pool().stay(0);
     for (;;) {
         Step step;
         {

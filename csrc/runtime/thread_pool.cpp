@@ -53,17 +53,23 @@ double cgroup_quota() {
     return least;
 }
 
+// The CPUs of the calling thread's affinity mask; empty if the kernel does not say.
+std::vector<int> allowed_cpus() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    std::vector<int> cpus;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+    }
+    return cpus;
+}
+
 }  // namespace
 
 int usable_cpus() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    int cpus = 1;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        cpus = std::max(1, CPU_COUNT(&set));
-    } else {
-        cpus = std::max(1u, std::thread::hardware_concurrency());
-    }
+    int cpus = static_cast<int>(allowed_cpus().size());
+    if (cpus == 0) cpus = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     const double quota = cgroup_quota();
     if (quota > 0) cpus = std::min(cpus, std::max(1, static_cast<int>(std::ceil(quota))));
     return cpus;
@@ -81,7 +87,9 @@ void Barrier::wait() {
     wait_changed(generation_, generation, &sleepers_);
 }
 
-ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), barrier_(threads_) {
+ThreadPool::ThreadPool(int threads)
+    : threads_(std::max(1, threads)), cpus_(allowed_cpus()), barrier_(threads_) {
+    if (static_cast<int>(cpus_.size()) != threads_) cpus_.clear();
     workers_.reserve(threads_ - 1);
     for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
 }
@@ -93,7 +101,16 @@ ThreadPool::~ThreadPool() {
     for (std::thread& worker : workers_) worker.join();
 }
 
+void ThreadPool::stay(int thread) const {
+    if (cpus_.empty()) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpus_[thread], &set);
+    sched_setaffinity(0, sizeof set, &set);  // if it fails the thread goes where the kernel puts it
+}
+
 void ThreadPool::work(int thread) {
+    stay(thread);
     uint32_t epoch = 0;
     for (;;) {
         epoch = wait_changed(epoch_, epoch, nullptr);
