@@ -17,7 +17,7 @@ SMOOTHING = 0.2  # weight of a new measurement in its cell
 OUTLIER = (
     3.0  # a step that takes longer than this times its cell's average counts as this: others share the CPUs
 )
-STRETCH = 2.5  # how many times longer one prompt's rows may make a step than its decoding rows alone
+STRETCH = 1.5  # how many times longer one prompt's rows may make a step than its decoding rows alone
 LONGEST = 0.25  # seconds of a step when nobody waits for a token: new requests and cancellations do
 LEAST_ROWS = 2  # prompt rows of a step, whatever they cost: behind 8,000 positions one takes as long as a decoding step
 FIRST_ROWS = 32  # beside decoding rows, before anything is known

@@ -65,7 +65,7 @@ def test_prompts_stretch_a_step_by_so_much_and_no_more(position: int) -> None:
     assert rows > LEAST_ROWS
     alone = true(decoding, seen, seen)
     stretched = true(decoding + rows, seen + rows * position + rows * rows // 2, seen + position + rows)
-    assert 1.5 * alone < stretched < 1.25 * STRETCH * alone
+    assert (1 + (STRETCH - 1) / 2) * alone < stretched < 1.25 * STRETCH * alone
     budget.spend(position, rows)
     assert budget.rows(position, 8000) <= 2  # nothing is left for another one
 
