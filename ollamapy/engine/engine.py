@@ -129,12 +129,9 @@ class Engine:
                 ours.widen(num_ctx)
 
     def share_out(self) -> None:
-        free = max(0, available_memory() - self._reserved) * KV_SHARE
+        part = self._part()
         for model in self._models:
-            if self._kv_memory is None:
-                model.promise(int(free / len(self._models)))
-            else:
-                model.promise(self._kv_memory - model.kv_bytes)
+            model.promise(part if self._kv_memory is None else self._kv_memory - model.kv_bytes)
 
     async def _watch_memory(self) -> None:
         """Take promises back as other processes take the memory: a page that was promised takes it when it is first
@@ -142,10 +139,15 @@ class Engine:
         while True:
             await asyncio.sleep(_LOOK)
             if self._models and self._kv_memory is None:
-                free = max(0, available_memory() - self._reserved) * KV_SHARE
+                part = self._part()
                 for model in self._models:
-                    if model.kv_promised > free / len(self._models):
-                        model.promise(int(free / len(self._models)))
+                    if model.kv_promised > part:
+                        model.promise(part)
+
+    def _part(self) -> int:
+        """Bytes of KV pages that each model may be promised beyond those that it has."""
+        free = max(0, available_memory() - self._reserved) * KV_SHARE
+        return int(free / max(1, len(self._models)))
 
     def _ours(self, model: LoadedModel) -> list[Model]:
         return [ours for ours in self._models if ours is model]

@@ -92,18 +92,23 @@ class GenerationLane:
         self._matches.clear()
         self._planned.clear()
         self._filling.clear()
-        for request in self._running:
-            if request.prefilling and request.remaining > 0 and not request.table.shared:
-                self._fills(request)
-        decoding = [request for request in self._running if request.remaining == 1]
         room = self._max_sequences - len(self._running)
-        coming = [*(r for r in self._running if r.remaining > 1), *self._waiting[:room]]
+        coming = {request.client for request in self._waiting[:room]}  # who waits for a first token
+        decoding = []
+        for request in self._running:
+            remaining = request.remaining
+            if remaining > 0 and request.prefilling and not request.table.shared:
+                self._fills(request)
+            if remaining == 1:
+                decoding.append(request)
+            elif remaining > 1:
+                coming.add(request.client)
         budget = StepBudget(
             self.cost,
             len(decoding),
             sum(r.planned + 1 for r in decoding),
             self._prefill_rows,
-            len({r.client for r in coming}),
+            len(coming),
         )
         plan = plan_batch(
             list(self._running), list(self._waiting), self, budget, self._max_sequences, self._turn

@@ -80,7 +80,6 @@ class TextStream:
         self._detokenizer = detokenizer
         self._matchers = [StopMatcher(s) for s in stop if s]
         self._firsts = frozenset(s[0] for s in stop if s)
-        self._begun = False  # a stop sequence may have begun
         self._want_logprobs = logprobs >= 0
         self._visible = visible
         self._text = ""
@@ -93,7 +92,8 @@ class TextStream:
         if token in self._visible:
             text += self._tokenizer.piece(token, True).decode("utf-8", "replace")
         entry = self._entry(token, text, logprob, top) if self._want_logprobs else None
-        if text and not self._held and not self._begun and self._firsts.isdisjoint(text):
+        # What is held back of the text is the beginning of a stop sequence.
+        if text and not self._held and not self._text and self._firsts.isdisjoint(text):
             return Emission(text, [token], [] if entry is None else [entry])  # as most tokens are
         self._held.append(_Held(token, len(self._text), entry))
         return self._extend(text)
@@ -118,9 +118,7 @@ class TextStream:
                 emission = self._leave(base + i + 1 - len(stop))
                 emission.stop = stop
                 return emission
-        matched = max(m.matched for m in self._matchers)
-        self._begun = matched > 0
-        return self._leave(len(self._text) - matched)
+        return self._leave(len(self._text) - max(m.matched for m in self._matchers))
 
     def _leave(self, length: int, everything: bool = False) -> Emission:
         """Cut length characters off the held text, with the tokens that begin in them."""

@@ -56,12 +56,8 @@ class StepCost:
         return len({cell[0] for cell in self._cells}) > 1
 
     def seconds(self, work: Work) -> float:
-        return self.fixed + float(np.dot(self._coefficients[1:], work))
-
-    @property
-    def fixed(self) -> float:
-        """Seconds of a step, whatever it does."""
-        return float(self._coefficients[0])
+        fixed = self._coefficients[0]
+        return float(fixed + np.dot(self._coefficients[1:], work))
 
     @property
     def each(self) -> Work:

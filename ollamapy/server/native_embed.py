@@ -41,6 +41,7 @@ def texts_of(value: Any) -> list[str]:
 
 async def embedding_tokens(model: LoadedModel, text: str, limit: int, truncate: bool) -> list[int]:
     """The tokens of a text, cut to limit with the special tokens around it kept. Raises ContextLengthError."""
+    await asyncio.sleep(0)  # short texts are tokenized on the event loop, and there may be thousands
     tokens = await tokenize(model, text)
     if len(tokens) <= limit:
         return tokens
@@ -125,10 +126,7 @@ async def _vectors(
         if not loaded.can_embed:
             raise RequestError(f'"{asked.model}" does not support embeddings')
         limit = context_limit(options, service.settings.context_length, loaded.context_length)
-        inputs = []
-        for text in texts:
-            inputs.append(await embedding_tokens(loaded, text, limit, asked.truncate))
-            await asyncio.sleep(0)  # short texts are tokenized on the event loop, and there may be thousands
+        inputs = [await embedding_tokens(loaded, text, limit, asked.truncate) for text in texts]
         if max(map(len, inputs)) > service.window(loaded, options):
             cut = "input exceeds maximum context length and cannot be truncated further"
             raise ContextLengthError(cut if asked.truncate else _TOO_LONG)

@@ -88,11 +88,10 @@ async def embeddings(request: web.Request, service: Service) -> web.Response:
         if not loaded.can_embed:
             raise RequestError(f'"{asked.model}" does not support embeddings')
         limit = service.window(loaded, options)
-        tokens = []
-        for item in inputs:
-            cut = await embedding_tokens(loaded, item, limit, True) if isinstance(item, str) else item[:limit]
-            tokens.append(cut)
-            await asyncio.sleep(0)  # as in native_embed: there may be thousands
+        tokens = [
+            await embedding_tokens(loaded, item, limit, True) if isinstance(item, str) else item[:limit]
+            for item in inputs
+        ]
         count = sum(map(len, tokens))
         note_usage(Usage(prompt_tokens=count))
         vectors = shortened(
