@@ -7,10 +7,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import orjson
 from aiohttp import web
 
 from ollamapy.server.errors import describe
+from ollamapy.server.streaming import encode_json
 from ollamapy.server.trace import current
 
 Dialect = Literal["native", "openai", "anthropic"]
@@ -57,7 +57,7 @@ def error_answer(
     value = error_value(dialect, status, text, code)
     response = web.Response(
         status=status,
-        body=orjson.dumps(value),
+        body=encode_json(value),
         content_type="application/json",
         charset="utf-8",
         headers=headers,

@@ -11,11 +11,10 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from ollamapy.server.errors import describe
-from ollamapy.server.streaming import begin, write
+from ollamapy.server.streaming import begin, encode_json, write
 
 _CLOSED = (ConnectionResetError, ConnectionError)
 
@@ -28,7 +27,7 @@ class Event:
     name: str | None = None
 
     def encode(self) -> bytes:
-        data = self.data.encode() if isinstance(self.data, str) else orjson.dumps(self.data)
+        data = self.data.encode() if isinstance(self.data, str) else encode_json(self.data)
         head = b"" if self.name is None else b"event: " + self.name.encode() + b"\n"
         return head + b"data: " + data + b"\n\n"
 

@@ -54,9 +54,21 @@ async def write(request: web.Request, response: web.StreamResponse, data: bytes)
         watch.cancel()
 
 
+def encode_json(value: object) -> bytes:
+    """JSON on one line for every client. Some read the lines of a stream as `str.splitlines` does (httpx's
+    `iter_lines`, and so ollama-python), for which a line also ends at U+0085, U+2028 and U+2029."""
+    data = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"\xc2\x85" in data:
+        data = data.replace(b"\xc2\x85", b"\\u0085")
+    if b"\xe2\x80" in data:
+        data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return data
+
+
 def json_response(value: object, status: int = 200) -> web.Response:
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
+    return web.Response(
+        status=status, body=encode_json(value), content_type="application/json", charset="utf-8"
+    )
 
 
 async def stream_events(request: web.Request, events: AsyncGenerator[Event, None]) -> web.StreamResponse:
@@ -68,14 +80,14 @@ async def stream_events(request: web.Request, events: AsyncGenerator[Event, None
             raise RuntimeError("a stream without events") from None
         response = await begin(request, "application/x-ndjson")
         try:
-            await write(request, response, orjson.dumps(first) + b"\n")
+            await write(request, response, encode_json(first) + b"\n")
             async for event in events:
-                await write(request, response, orjson.dumps(event) + b"\n")
+                await write(request, response, encode_json(event) + b"\n")
         except _CLOSED:
             raise
         except Exception as error:
             _, text = describe(error)
-            await write(request, response, orjson.dumps({"error": text}) + b"\n")
+            await write(request, response, encode_json({"error": text}) + b"\n")
         await response.write_eof()
         return response
     except _CLOSED as error:

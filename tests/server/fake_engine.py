@@ -8,6 +8,7 @@ by word.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class FakeModel:
             raise ContextLengthError("the prompt is too long")
         self.engine.running += 1
         try:
-            words = text.split()
+            words = [word for word in re.split("[ \n]", text) if word]
             if "fail" in words:
                 yield Delta(text="one")
                 yield Delta(text=" two")

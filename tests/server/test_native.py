@@ -38,6 +38,25 @@ def test_generate_streams(scripted: RunningServer) -> None:
     assert events[-1]["total_duration"] >= events[-1]["load_duration"] > 0
 
 
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_line_ends_of_unicode(scripted: RunningServer, end: str) -> None:
+    """ollama-python reads lines with httpx, for which these end one."""
+    client = ollama.Client(scripted.url)
+    parts = client.generate("echo", f"a{end}b", stream=True)
+    assert "".join(part.response for part in parts) == f"a{end}b end"
+    with httpx.stream(
+        "POST",
+        f"{scripted.url}/v1/chat/completions",
+        json={"model": "echo", "messages": [{"role": "user", "content": f"a{end}b"}], "stream": True},
+    ) as answer:
+        events = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert events.pop() == "[DONE]"
+    texts = [json.loads(event)["choices"][0]["delta"].get("content", "") for event in events]
+    assert any(f"a{end}b" in text for text in texts)
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        client.show(f"a{end}b")
+
+
 def test_generate_in_one_body(scripted: RunningServer) -> None:
     response = post(
         scripted, "/api/generate", {"model": "ECHO", "prompt": "a b", "stream": False, "raw": True}
