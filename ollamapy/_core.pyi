@@ -98,6 +98,9 @@ class Tokenizer:
     def add_bos(self) -> bool: ...
     @property
     def add_eos(self) -> bool: ...
+    @property
+    def address(self) -> int:
+        """What TOKENIZE_FOR_GRAMMAR knows it by; good as long as the tokenizer lives."""
     def encode(self, text: str | bytes, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids. add_special adds BOS/EOS (CLS/SEP) as the file says; parse_special recognizes control tokens
         written out in the text. The GIL is released. Invalid UTF-8 is read as U+FFFD."""
@@ -107,6 +110,10 @@ class Tokenizer:
     def token_text(self, token: int) -> str:
         """The token as the vocabulary writes it."""
     def is_control(self, token: int) -> bool: ...
+
+TOKENIZE_FOR_GRAMMAR: (
+    int  # address of a C function: LlgTokenizeFn of llguidance, whose user data is Tokenizer.address
+)
 
 @final
 class Detokenizer:
@@ -346,20 +353,39 @@ def sample(
     i / 32 says whether token i may be drawn. Raises ValueError for NaN logits and for a mask that leaves nothing."""
 
 @final
+class GrammarState:
+    """Where an answer stands in its grammar, for the core to ask: addresses of llguidance's matcher, of its
+    llg_matcher_validate_tokens and llg_matcher_compute_mask_into, and the words of a mask. owner keeps them
+    alive. Raises ValueError for an address or a size of 0."""
+
+    def __init__(self, owner: object, state: int, validate: int, fill: int, words: int) -> None: ...
+
+@final
 class Sequence:
     """Tokens of one request in the core: the prompt, then what was sampled. The device thread appends to it, so a
     step may be planned before the token it starts from is known."""
 
     def __init__(
-        self, tokens: SequenceOf[int], sampling: SamplingParams | None = None, constrained: bool = False
+        self,
+        tokens: SequenceOf[int],
+        sampling: SamplingParams | None = None,
+        constrained: bool = False,
+        grammar: GrammarState | None = None,
     ) -> None:
-        """constrained: its tokens are drawn from masks, one for each position. A step that finds none waits some
-        milliseconds, then reports the item as late and leaves the sequence as it is."""
+        """constrained, which a grammar implies: every position waits for set_mask() or ask_grammar(). A step that finds
+        none waits some milliseconds, then reports the item as late and leaves the sequence as it is."""
     def set_mask(self, position: int, mask: NDArray[np.uint32]) -> None:
         """Which tokens may stand at position, uint32 words as sample() has them. It is copied. Raises ValueError
         for a sequence that is not constrained."""
+    def ask_grammar(self, position: int, mask: NDArray[np.uint32] | None = None) -> None:
+        """Draw the token of position freely; if the grammar refuses it, draw again from the grammar's mask, computed
+        then unless it is given. Until the draw is seen nobody else may use the grammar. Raises ValueError for a
+        sequence without one."""
+    @property
+    def mask_seconds(self) -> float:
+        """How long the last draw computed a mask. Raises ValueError for a sequence that is not constrained."""
     def close_mask(self) -> None:
-        """No mask will come any more: its items are late at once."""
+        """Nothing will come any more: its items are late at once, and no draw uses the grammar from here on."""
     def set_page(self, group: int, index: int, page: int) -> None:
         """Page table entry: positions [32 index, 32 index + 32) of group lie in page; -1 drops it."""
 

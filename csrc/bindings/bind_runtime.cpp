@@ -5,12 +5,17 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "errors.h"
 #include "runtime/kv_cache.h"
+#include "runtime/mask_slot.h"
 #include "runtime/runner.h"
 
 namespace ollamapy {
@@ -27,10 +32,28 @@ py::object output_of(const StepResult& result) {
     return rows;
 }
 
-void set_mask(Sequence& sequence, int64_t position, const py::array_t<uint32_t, py::array::c_style>& mask) {
+GrammarState grammar_state(const py::object&, uintptr_t state, uintptr_t validate, uintptr_t fill,
+                           int64_t words) {
+    if (state == 0 || validate == 0 || fill == 0 || words < 1)
+        throw InvalidError("a grammar needs its state, its functions and masks of a word at least");
+    GrammarState grammar;
+    grammar.state = reinterpret_cast<void*>(state);
+    grammar.validate = reinterpret_cast<decltype(grammar.validate)>(validate);
+    grammar.fill = reinterpret_cast<decltype(grammar.fill)>(fill);
+    grammar.words = words;
+    return grammar;
+}
+
+MaskSlot& mask_of(const Sequence& sequence) {
     if (!sequence.mask()) throw InvalidError("the sequence is not constrained");
+    return *sequence.mask();
+}
+
+using Mask = py::array_t<uint32_t, py::array::c_style>;
+
+std::span<const uint32_t> words_of(const Mask& mask) {
     if (mask.ndim() != 1 || mask.size() == 0) throw InvalidError("a mask is one row of words");
-    sequence.mask()->set(position, std::span(mask.data(), static_cast<size_t>(mask.size())));
+    return {mask.data(), static_cast<size_t>(mask.size())};
 }
 
 }  // namespace
@@ -54,14 +77,40 @@ void bind_runtime(py::module_& module) {
              py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("nbytes", &KVCache::nbytes);
 
+    py::class_<GrammarState>(module, "GrammarState", py::is_final())
+        .def(py::init(&grammar_state), py::arg("owner"), py::arg("state"), py::arg("validate"),
+             py::arg("fill"), py::arg("words"), py::keep_alive<1, 2>());
+
     py::class_<Sequence, std::shared_ptr<Sequence>>(module, "Sequence", py::is_final())
-        .def(py::init<std::vector<int32_t>, std::optional<SamplingParams>, bool>(), py::arg("tokens"),
-             py::arg("sampling") = py::none(), py::arg("constrained") = false)
-        .def("set_mask", &set_mask, py::arg("position"), py::arg("mask"))
-        .def("close_mask",
-             [](const Sequence& sequence) {
-                 if (sequence.mask()) sequence.mask()->close();
-             })
+        .def(py::init([](std::vector<int32_t> tokens, std::optional<SamplingParams> sampling,
+                         bool constrained, const GrammarState* grammar) {
+                 std::unique_ptr<MaskSlot> slot;
+                 if (constrained || grammar)
+                     slot = std::make_unique<MaskSlot>(grammar ? *grammar : GrammarState{});
+                 return std::make_shared<Sequence>(std::move(tokens), std::move(sampling), std::move(slot));
+             }),
+             py::arg("tokens"), py::arg("sampling") = py::none(), py::arg("constrained") = false,
+             py::arg("grammar") = py::none(), py::keep_alive<1, 5>())
+        .def(
+            "set_mask",
+            [](const Sequence& sequence, int64_t position, const Mask& mask) {
+                mask_of(sequence).set(position, words_of(mask));
+            },
+            py::arg("position"), py::arg("mask"))
+        .def(
+            "ask_grammar",
+            [](const Sequence& sequence, int64_t position, const std::optional<Mask>& mask) {
+                mask_of(sequence).ask(position, mask ? words_of(*mask) : std::span<const uint32_t>{});
+            },
+            py::arg("position"), py::arg("mask") = py::none())
+        .def_property_readonly("mask_seconds",
+                               [](const Sequence& sequence) { return mask_of(sequence).seconds(); })
+        .def(
+            "close_mask",
+            [](const Sequence& sequence) {
+                if (sequence.mask()) sequence.mask()->close();
+            },
+            py::call_guard<py::gil_scoped_release>())
         .def("set_page", &Sequence::set_page, py::arg("group"), py::arg("index"), py::arg("page"));
 
     py::class_<ItemSample>(module, "Sample", py::is_final())

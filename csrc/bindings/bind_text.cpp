@@ -1,7 +1,12 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "errors.h"
@@ -82,9 +87,26 @@ py::bytes piece(const PyTokenizer& self, const py::object& token, bool special) 
     return bytes;
 }
 
+// The grammar library's way to the tokens of a text: how many there are, and as many of them as there is room
+// for.
+size_t tokenize_for_grammar(const void* tokenizer, const uint8_t* bytes, size_t n_bytes, uint32_t* out,
+                            size_t room) noexcept {
+    try {
+        const std::string_view text(reinterpret_cast<const char*>(bytes), n_bytes);
+        const std::vector<int32_t> tokens =
+            static_cast<const Tokenizer*>(tokenizer)->encode(text, false, false);
+        for (size_t i = 0; i < std::min(room, tokens.size()); ++i) out[i] = static_cast<uint32_t>(tokens[i]);
+        return tokens.size();
+    } catch (const std::exception&) {  // no memory: no tokens
+        return 0;
+    }
+}
+
 }  // namespace
 
 void bind_text(py::module_& module) {
+    module.attr("TOKENIZE_FOR_GRAMMAR") = reinterpret_cast<uintptr_t>(&tokenize_for_grammar);
+
     py::class_<PyTokenizer>(module, "Tokenizer", py::is_final())
         .def(py::init([](std::shared_ptr<GGUFFile> file) {
                  const py::gil_scoped_release release;
@@ -107,6 +129,8 @@ void bind_text(py::module_& module) {
         .def_property_readonly(
             "add_eos",
             [](const PyTokenizer& self) { return self.vocabulary().add_eos && self.vocabulary().eos >= 0; })
+        .def_property_readonly(
+            "address", [](const PyTokenizer& self) { return reinterpret_cast<uintptr_t>(self.core.get()); })
         .def("encode", encode, py::arg("text"), py::arg("add_special") = true,
              py::arg("parse_special") = true)
         .def("decode", decode, py::arg("tokens"), py::arg("special") = false)

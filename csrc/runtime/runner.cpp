@@ -31,30 +31,6 @@ int64_t page_of(int64_t position) {
 
 }  // namespace
 
-void MaskSlot::set(int64_t position, std::span<const uint32_t> words) {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        words_.assign(words.begin(), words.end());
-        position_ = position;
-    }
-    changed_.notify_all();
-}
-
-void MaskSlot::close() {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        closed_ = true;
-    }
-    changed_.notify_all();
-}
-
-const std::vector<uint32_t>* MaskSlot::wait(int64_t position,
-                                            std::chrono::steady_clock::time_point deadline) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait_until(lock, deadline, [&] { return closed_ || position_ == position; });
-    return position_ == position && !closed_ ? &words_ : nullptr;
-}
-
 void Sequence::set_page(int64_t group, int64_t index, int64_t page) {
     if (group < 0 || group >= kMaxGroups) throw InvalidError("layer group " + std::to_string(group));
     if (index < 0 || index > page_of(kMaxPosition))
@@ -316,17 +292,17 @@ void Runner::sample(const Step& step, const float* logits, StepResult& result) {
                 static_cast<size_t>(item.start + item.count);  // where the drawn token will stand
             const std::vector<int32_t>& tokens = item.sequence->tokens();
             if (tokens.size() != end) continue;  // reported before
-            std::span<const uint32_t> mask;
-            if (MaskSlot* const slot = item.sequence->mask()) {
-                const auto* const words = slot->wait(static_cast<int64_t>(end), deadline);
-                draws[n].late = words == nullptr;
-                if (draws[n].late) continue;
-                mask = *words;
-            }
-            try {
+            const auto draw_from = [&](std::span<const uint32_t> mask, const Review& review) {
                 draws[n].sample =
                     draw(logits + draws[n].row * width, width, tokens, *item.sequence->sampling(),
-                         static_cast<int64_t>(end), scratch_[thread], mask);
+                         static_cast<int64_t>(end), scratch_[thread], mask, review);
+            };
+            try {
+                if (MaskSlot* const slot = item.sequence->mask()) {
+                    draws[n].late = !slot->draw(static_cast<int64_t>(end), deadline, draw_from);
+                } else {
+                    draw_from({}, {});
+                }
             } catch (const std::exception& error) {
                 draws[n].error = error.what();
             }

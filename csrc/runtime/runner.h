@@ -4,14 +4,12 @@
 // planner works one step ahead without knowing them. Finished steps are announced on an eventfd.
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,36 +17,18 @@
 #include "graph/program.h"
 #include "runtime/executor.h"
 #include "runtime/kv_cache.h"
+#include "runtime/mask_slot.h"
 #include "runtime/sampler.h"
 
 namespace ollamapy {
 
-// Which tokens may stand at a position: written by the planner's thread while the step that needs it
-// computes, read by the device thread when it samples.
-class MaskSlot {
-  public:
-    void set(int64_t position, std::span<const uint32_t> words);
-    void close();  // no mask will come any more: nobody waits
-    // The mask of a position, which stays as it is until the planner has seen the draw. Null when it has not
-    // come by the deadline, or never will.
-    const std::vector<uint32_t>* wait(int64_t position, std::chrono::steady_clock::time_point deadline);
-
-  private:
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::vector<uint32_t> words_;
-    int64_t position_ = -1;
-    bool closed_ = false;
-};
-
 // Tokens of one request and the pages that hold their K and V.
 class Sequence {
   public:
-    // constrained: its tokens are drawn only from masks, one for each position.
-    Sequence(std::vector<int32_t> tokens, std::optional<SamplingParams> sampling, bool constrained)
-        : tokens_(std::move(tokens)),
-          sampling_(std::move(sampling)),
-          mask_(constrained ? std::make_unique<MaskSlot>() : nullptr) {}
+    // constraint: what decides which token may stand at each position.
+    Sequence(std::vector<int32_t> tokens, std::optional<SamplingParams> sampling,
+             std::unique_ptr<MaskSlot> constraint)
+        : tokens_(std::move(tokens)), sampling_(std::move(sampling)), mask_(std::move(constraint)) {}
 
     // Page table entry for the planner's thread; -1 drops it. Throws InvalidError.
     void set_page(int64_t group, int64_t index, int64_t page);

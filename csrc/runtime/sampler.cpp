@@ -407,13 +407,18 @@ void SamplingParams::validate() const {
 
 Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> history,
             const SamplingParams& params, int64_t position, SamplerScratch& scratch,
-            std::span<const uint32_t> mask) {
+            std::span<const uint32_t> mask, const Review& review) {
     const int32_t greatest = load_keys(logits, n_vocab, scratch);
     Sample result;
     const auto choose_token = [&] {
         add_bias(params, scratch);
         penalize(history, params, scratch);
         apply_mask(mask, scratch);
+        const int32_t token = choose(params, position, scratch);
+        if (!review) return token;
+        const std::span<const uint32_t> allowed = review(token);
+        if (allowed.empty()) return token;
+        apply_mask(allowed, scratch);
         return choose(params, position, scratch);
     };
     if (params.logprobs < 0) {

@@ -1,4 +1,4 @@
-"""Constrained decoding: which tokens a grammar lets follow, as masks for the sampler.
+"""Constrained decoding: which tokens a grammar lets follow.
 
 The grammars are llguidance's: JSON Schema, regular expressions and Lark, compiled to one notation by
 ollamapy.engine.constrained_grammar. Everything that takes long (the token trie of a vocabulary, a grammar, a mask that
@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ollamapy._core import Tokenizer
+from ollamapy._core import GrammarState, Tokenizer
 from ollamapy.engine.constrained_grammar import is_json
 from ollamapy.engine.constrained_library import GrammarError, Matcher, TokenTrie, Words
 from ollamapy.engine.constrained_numbers import NumberLimit, digit_tokens
 from ollamapy.engine.constrained_thought import ThoughtGate, ThoughtTokens
+from ollamapy.engine.ports import CoreSequence
 from ollamapy.types import Constraint
 
 _SLOW = 1e-3  # seconds that a mask may take on the event loop; a request beyond it computes in a thread
@@ -82,51 +83,84 @@ def _trie(tokenizer: Tokenizer) -> TokenTrie:
 
 
 class TokenMasks:
-    """The masks of one answer, token after token."""
+    """What may follow in one answer, token after token.
+
+    A mask of the whole vocabulary is dear, and most tokens that a model draws fit the grammar anyway: so a token is
+    drawn freely, and only where the grammar refuses it is a mask computed to draw it again from. Where more than the
+    grammar counts (a thought before the answer, numbers that have to end), the mask comes first.
+    """
 
     def __init__(self, matcher: Matcher, trie: TokenTrie) -> None:
         self._matcher = matcher
         self._trie = trie
         self.gate: ThoughtGate | None = None  # of a model that may think before it answers
         self.numbers: NumberLimit | None = None  # of an answer in JSON
-        self.mask: Words = np.zeros((trie.size + 31) // 32, np.uint32)
+        self.mask: Words = np.zeros(trie.words, np.uint32)
+        self.state: GrammarState = matcher.state()
         self.ready = False
-        self._slow = False
+        self._filled = False  # the mask is that of the next token
+        self._slow = False  # the last one was
 
     def advance(
-        self, token: int, deliver: Callable[[Words], None], failed: Callable[[Exception], None]
+        self,
+        token: int,
+        seconds: float,
+        deliver: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
-        """Take the token that was drawn and deliver the mask of the next: at once, or on the event loop once
-        a thread has it."""
+        """Take the token that was drawn and deliver what may follow: at once, or on the event loop once a thread has
+        it. seconds: that the draw computed a mask."""
         self.ready = False
+        if seconds > _SLOW:
+            self._slow = True
         if not self._slow:
             try:
                 self._step(token)
             except GrammarError as error:
                 failed(error)
             else:
-                deliver(self.mask)
+                deliver()
             return
         loop = asyncio.get_running_loop()
 
         def done(work: asyncio.Future[None]) -> None:
             error = work.exception()
             if error is None:
-                deliver(self.mask)
+                deliver()
             else:
                 failed(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
         loop.run_in_executor(_threads, self._step, token).add_done_callback(done)
 
+    def put(self, sequence: CoreSequence, position: int) -> None:
+        """Tell the core what may stand at the position that comes next."""
+        if self._more_than_grammar:
+            sequence.set_mask(position, self.mask)
+        else:
+            sequence.ask_grammar(position, self.mask if self._filled else None)
+
     def accepts(self, text: bytes) -> bool:
         """Whether the grammar may go on with text."""
         return self._matcher.allows(self._trie.tokenize(text))
 
+    def error(self) -> GrammarError | None:
+        """What went wrong in the grammar while the core used it."""
+        text = self._matcher.error()
+        return self._error(text) if text else None
+
+    @property
+    def _more_than_grammar(self) -> bool:
+        return (self.gate is not None and not self.gate.passed) or (
+            self.numbers is not None and self.numbers.reached
+        )
+
     def _step(self, token: int) -> None:
-        started = time.monotonic()
         self._accept(token)
-        self.fill()
-        self._slow = time.monotonic() - started > _SLOW
+        if self._slow or self._more_than_grammar:
+            self.fill()
+        else:
+            self._filled = False
+            self.ready = True
 
     def _accept(self, token: int) -> None:
         gate = self.gate
@@ -145,6 +179,7 @@ class TokenMasks:
 
     def fill(self) -> None:
         """Compute the mask of the state. Raises GrammarError when the grammar takes more work than it may."""
+        started = time.monotonic()
         gate = self.gate
         if (gate is None or gate.needs_grammar) and not self._matcher.fill(self.mask):
             self._raise("the grammar fails")
@@ -152,8 +187,11 @@ class TokenMasks:
             self.numbers.apply(self.mask)
         if gate is not None and not gate.passed:
             gate.open(self.mask, self._trie.end_tokens)
-        self.ready = True
+        self._slow = time.monotonic() - started > _SLOW
+        self._filled = self.ready = True
 
     def _raise(self, fallback: str) -> None:
-        text = self._matcher.error() or fallback
-        raise GrammarError(f"the format is too complex or leads nowhere: {text}")
+        raise self._error(self._matcher.error() or fallback)
+
+    def _error(self, text: str) -> GrammarError:
+        return GrammarError(f"the format is too complex or leads nowhere: {text}")

@@ -14,7 +14,7 @@ import numpy as np
 from cffi import FFI
 from numpy.typing import NDArray
 
-from ollamapy._core import Tokenizer
+from ollamapy._core import TOKENIZE_FOR_GRAMMAR, GrammarState, Tokenizer
 from ollamapy.engine.constrained_grammar import LIMITS
 from ollamapy.types import EngineError, RequestError
 
@@ -115,6 +115,7 @@ class TokenTrie:
         ffi = self._ffi
         self._tokenizer = tokenizer
         self.size = tokenizer.vocab_size
+        self.words = (self.size + 31) // 32  # of a mask
         self.end_tokens = sorted(tokenizer.eog)
         pieces = (tokenizer.piece(i, True) for i in range(self.size))
         self.pieces = [piece if len(piece) <= _LONGEST_TOKEN else b"" for piece in pieces]
@@ -124,10 +125,6 @@ class TokenTrie:
         ]
         lengths = np.array([len(piece) for piece in spelled], np.uint32)
         slices = [ffi.new("char[]", text.encode()) for text in _SLICES]
-        # What the library goes on using has to live as long as its tokenizer.
-        self._tokenize = ffi.callback(
-            "size_t(const void *, const uint8_t *, size_t, uint32_t *, size_t)", self._encode
-        )
         init = ffi.new("LlgTokenizerInitV2 *")
         init.struct_size = ffi.sizeof("LlgTokenizerInitV2")
         init.vocab_size = self.size
@@ -135,7 +132,11 @@ class TokenTrie:
         kept = [ffi.from_buffer("uint32_t[]", lengths), ffi.from_buffer("uint8_t[]", b"".join(spelled))]
         init.token_lens, init.token_bytes = kept
         init.tokenize_assumes_string = True
-        init.tokenize_fn = self._tokenize
+        # Not a callback into Python, which would want the GIL of threads that compute.
+        init.tokenize_fn = ffi.cast(
+            "size_t(*)(const void *, const uint8_t *, size_t, uint32_t *, size_t)", TOKENIZE_FOR_GRAMMAR
+        )
+        init.tokenize_user_data = ffi.cast("void *", tokenizer.address)
         kept.append(ffi.new("char *[]", [*slices, ffi.NULL]))
         init.slices = kept[-1]
         kept.append(ffi.new("uint32_t[]", self.end_tokens[1:]))
@@ -146,12 +147,6 @@ class TokenTrie:
             text = _first_line(ffi.string(error).decode(errors="replace"))
             raise GrammarError(f"the model's vocabulary is more than can be constrained: {text}")
         self._handle = ffi.gc(made, self._library.llg_free_tokenizer)
-
-    def _encode(self, _: Any, text: Any, length: int, output: Any, room: int) -> int:
-        tokens = self._tokenizer.encode(bytes(self._ffi.buffer(text, length)), False, False)
-        for i, token in enumerate(tokens[:room]):
-            output[i] = token
-        return len(tokens)
 
     def tokenize(self, text: bytes) -> list[int]:
         """The tokens of a text, which may end within a character."""
@@ -184,6 +179,19 @@ class Matcher:
 
     def clone(self) -> Matcher:
         return Matcher(self._trie, self._ffi, self._library, self._library.llg_clone_matcher(self._handle))
+
+    def state(self) -> GrammarState:
+        """For the core, which may then use it too."""
+        addressof = self._ffi.addressof
+        state, validate, fill = (
+            int(self._ffi.cast("uintptr_t", pointer))
+            for pointer in (
+                self._handle,
+                addressof(self._library, "llg_matcher_validate_tokens"),
+                addressof(self._library, "llg_matcher_compute_mask_into"),
+            )
+        )
+        return GrammarState(self, state, validate, fill, self._trie.words)
 
     def error(self) -> str:
         """What went wrong, once and for all; empty as long as nothing has."""

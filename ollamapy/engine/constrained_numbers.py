@@ -47,9 +47,13 @@ class NumberLimit:
                 self._in_string = byte == _QUOTE
                 self._run = 0
 
+    @property
+    def reached(self) -> bool:
+        return self._run >= MOST_DIGITS
+
     def apply(self, mask: NDArray[np.uint32]) -> None:
         """Take the digits out of a mask if there were enough of them and something else may follow."""
-        if self._run >= MOST_DIGITS:
+        if self.reached:
             others = mask & ~self._digits
             if others.any():
                 mask[:] = others

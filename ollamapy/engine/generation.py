@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from ollamapy.engine import metrics
 from ollamapy.engine.blocks import BlockManager, BlockTable, Match
 from ollamapy.engine.constrained import TokenMasks
-from ollamapy.engine.constrained_library import Words
 from ollamapy.engine.ports import CoreResult, CoreSample, CoreSequence
 from ollamapy.engine.stream import Emission, TextStream
 from ollamapy.scheduler.cost import Work
@@ -97,7 +96,7 @@ class Generation:
         self.to_sample = self.sampled
         self.epoch += 1
         if self._masks is not None and self._masks.ready:
-            self._deliver(self._masks.mask)
+            self._deliver()
 
     # Planning
 
@@ -166,7 +165,8 @@ class Generation:
             return
         self.tokens.append(sample.token)
         if self._masks is not None:
-            self._masks.advance(sample.token, self._deliver, self._fail_and_wake)
+            seconds = self.sequence.mask_seconds
+            self._masks.advance(sample.token, seconds, self._deliver, self._fail_and_wake)
             if self.finished:
                 return
         self._blocks.drop(self.table, self.computed)
@@ -197,8 +197,9 @@ class Generation:
         self.length = len(self.tokens)
         self.to_sample = self.sampled
 
-    def _deliver(self, mask: Words) -> None:
-        self.sequence.set_mask(len(self.tokens), mask)
+    def _deliver(self) -> None:
+        if self._masks is not None:
+            self._masks.put(self.sequence, len(self.tokens))
         if self._late:
             self._wake()
 
@@ -237,6 +238,10 @@ class Generation:
             self._finish("failed")
             self.outcome = error
             self._rouse()
+
+    def grammar_error(self) -> Exception | None:
+        """What went wrong in its grammar, if anything has."""
+        return None if self._masks is None else self._masks.error()
 
     def abandon(self) -> None:
         """Nobody listens any more."""

@@ -149,7 +149,7 @@ class GenerationLane:
         begins anew."""
         if not item.stale:
             if error is not None and item.table.intact:
-                item.owner.fail(EngineError(error))
+                item.owner.fail(item.owner.grammar_error() or EngineError(error))
             else:
                 self._again(item.owner)
         if not item.postponed:

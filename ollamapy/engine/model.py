@@ -120,14 +120,14 @@ class Model:
     async def _generate(
         self, request: GenerationRequest, limits: Limits, prompt: list[int], seed: int
     ) -> AsyncGenerator[Delta, None]:
-        constrained = request.constraint is not None
         masks = None if request.constraint is None else await self._grammars.masks(request.constraint)
         lane = self._generation
         if lane is None or self._parts is None:
             raise EngineError("the model was unloaded")
 
         def new_sequence(tokens: list[int], branch: int) -> CoreSequence:
-            return _core.Sequence(tokens, self._sampling(request, limits, seed, branch), constrained)
+            grammar = None if masks is None else masks.state
+            return _core.Sequence(tokens, self._sampling(request, limits, seed, branch), grammar=grammar)
 
         stream = TextStream(
             self.tokenizer,

@@ -15,7 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from ollamapy._core import SamplingParams, sample
+from ollamapy._core import GrammarState, SamplingParams, Sequence, sample
 from ollamapy.engine import Engine, constrained
 from ollamapy.engine.constrained_grammar import (
     checked,
@@ -149,6 +149,41 @@ async def test_a_mask_that_comes_late_changes_nothing(flat: Model, monkeypatch: 
     )
     assert got == [*want, free]
     assert any(name.startswith("grammar") for name in threads), "slow masks leave the event loop"
+
+
+async def test_masks_are_computed_for_refused_tokens_only(
+    engine: Engine, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greedy answers are what masks alone give, and next to none of their tokens needs one."""
+    model = await engine.load(await engine.prepare(str(smollm2_path)))
+    prompt = model.tokenizer.encode("<|im_start|>user\nWho is the king of France? Use JSON.<|im_end|>\n")
+    request = GenerationRequest(
+        prompt, sampling=SamplingOptions(temperature=0), constraint=Constraint(schema_grammar(PERSON))
+    )
+    masked: list[float] = []
+    advance = constrained.TokenMasks.advance
+
+    def watched(self: constrained.TokenMasks, token: int, seconds: float, *rest: Any) -> None:
+        masked.append(seconds)
+        advance(self, token, seconds, *rest)
+
+    monkeypatch.setattr(constrained.TokenMasks, "advance", watched)
+    asked = await answer(model, request)
+    assert asked[1] == "stop" and 0 < sum(map(bool, masked)) < len(masked)
+    masked.clear()
+    monkeypatch.setattr(constrained.TokenMasks, "_more_than_grammar", True)
+    assert await answer(model, request) == asked
+    assert masked and not any(masked)
+
+
+def test_a_grammar_for_the_core() -> None:
+    with pytest.raises(ValueError, match="needs its state"):
+        GrammarState(object(), 0, 1, 1, 1)
+    free = Sequence([1], SamplingParams(), constrained=True)
+    with pytest.raises(ValueError, match="no grammar to ask"):
+        free.ask_grammar(1)
+    with pytest.raises(ValueError, match="not constrained"):
+        Sequence([1]).set_mask(1, np.ones(1, np.uint32))
 
 
 async def test_a_full_window_shifts_under_a_grammar(flat: Model) -> None:
