@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from ollamapy.server.errors import describe
-from ollamapy.server.streaming import begin, encode_json, write
+from ollamapy.server.streaming import Stream, encode_json
 
 _CLOSED = (ConnectionResetError, ConnectionError)
 
@@ -44,18 +44,17 @@ async def stream_sse(
     """Write events. Whatever happens, the generator is closed: leaving clients free their work."""
     try:
         first = await anext(aiter(events))
-        response = await begin(request, "text/event-stream")
+        stream = await Stream.begin(request, "text/event-stream")
         try:
-            await write(request, response, first.encode())
+            await stream.write(first.encode())
             async for event in events:
-                await write(request, response, event.encode())
+                await stream.write(event.encode())
         except _CLOSED:
             raise
         except Exception as error:
             for event in failed(*describe(error)):
-                await write(request, response, event.encode())
-        await response.write_eof()
-        return response
+                await stream.write(event.encode())
+        return await stream.end()
     except _CLOSED as error:
         # nobody reads any more: end the handler as aiohttp ends it when it notices first
         raise asyncio.CancelledError from error

@@ -22,36 +22,52 @@ _AT_ONCE = 1 << 14  # bytes that fit into a transport's empty buffer
 STALLED = 600.0  # seconds after which a client that reads nothing is cut off (a pager may stand still)
 
 
-async def begin(request: web.Request, content_type: str) -> web.StreamResponse:
-    """The answer that a stream is written to, its headers sent."""
-    response = web.StreamResponse(headers={"Content-Type": content_type})
-    if request.version == HttpVersion11:
-        response.enable_chunked_encoding()
-    await response.prepare(request)
-    return response
+class Stream:
+    """An answer that is written as it comes."""
 
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        self.response = response
+        self._request = request
+        self._begun = False  # aiohttp sends the headers with what is written first
 
-async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Write to a client that may not read: what does not leave in time ends the connection."""
-    transport = request.transport
-    if transport is not None and len(data) < _AT_ONCE and transport.get_write_buffer_size() == 0:
-        # Nothing to wait for: the client has taken all there was. Every token of every stream comes by here, on a core
-        # that could compute meanwhile: a chunk is written as it is, unless headers wait for their first one.
-        if response.chunked and response.body_length and not transport.is_closing():
+    @classmethod
+    async def begin(cls, request: web.Request, content_type: str) -> Stream:
+        response = web.StreamResponse(headers={"Content-Type": content_type})
+        if request.version == HttpVersion11:
+            response.enable_chunked_encoding()
+        await response.prepare(request)
+        return cls(request, response)
+
+    async def write(self, data: bytes) -> None:
+        """Write to a client that may not read: what does not leave in time ends the connection."""
+        response, transport = self.response, self._request.transport
+        if (
+            self._begun
+            and transport is not None
+            and len(data) < _AT_ONCE
+            and transport.get_write_buffer_size() == 0
+            and response.chunked
+            and not transport.is_closing()
+        ):
+            # Nothing to wait for: the client has taken all there was. Every token of every stream comes by here, on
+            # a core that could compute meanwhile: a chunk is written as it is.
             transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
+            return
+        self._begun = True
+
+        def cut() -> None:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+
+        watch = asyncio.get_running_loop().call_later(STALLED, cut)
+        try:
             await response.write(data)
-        return
+        finally:
+            watch.cancel()
 
-    def cut() -> None:
-        if request.transport is not None:
-            request.transport.abort()
-
-    watch = asyncio.get_running_loop().call_later(STALLED, cut)
-    try:
-        await response.write(data)
-    finally:
-        watch.cancel()
+    async def end(self) -> web.StreamResponse:
+        await self.response.write_eof()
+        return self.response
 
 
 def encode_json(value: object) -> bytes:
@@ -78,18 +94,17 @@ async def stream_events(request: web.Request, events: AsyncGenerator[Event, None
             first = await anext(aiter(events))
         except StopAsyncIteration:
             raise RuntimeError("a stream without events") from None
-        response = await begin(request, "application/x-ndjson")
+        stream = await Stream.begin(request, "application/x-ndjson")
         try:
-            await write(request, response, encode_json(first) + b"\n")
+            await stream.write(encode_json(first) + b"\n")
             async for event in events:
-                await write(request, response, encode_json(event) + b"\n")
+                await stream.write(encode_json(event) + b"\n")
         except _CLOSED:
             raise
         except Exception as error:
             _, text = describe(error)
-            await write(request, response, encode_json({"error": text}) + b"\n")
-        await response.write_eof()
-        return response
+            await stream.write(encode_json({"error": text}) + b"\n")
+        return await stream.end()
     except _CLOSED as error:
         # nobody reads any more: end the handler as aiohttp ends it when it notices first
         raise asyncio.CancelledError from error
