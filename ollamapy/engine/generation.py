@@ -157,9 +157,7 @@ class Generation:
         else:
             metrics.TOKEN_SECONDS.observe(max(0.0, result.ended - self._last_token))
         self._last_token = result.ended
-        self.usage.completion_ns = _nanoseconds(self._first_token, result.ended)
         self.sampled += 1
-        self.usage.completion_tokens = self.sampled
         if sample.token in self._end_tokens:
             self._end("stop")
             return
@@ -255,6 +253,9 @@ class Generation:
             metrics.TOKENS.labels("prompt").inc(self.usage.prompt_tokens)
             metrics.TOKENS.labels("cached").inc(self.usage.cached_tokens)
             metrics.TOKENS.labels("completion").inc(self.sampled)
+            self.usage.completion_tokens = self.sampled
+            if self._first_token is not None:
+                self.usage.completion_ns = _nanoseconds(self._first_token, self._last_token)
         self.finished = True
         if self._masks is not None:
             self.sequence.close_mask()

@@ -92,6 +92,8 @@ class GenerationLane:
         self._matches.clear()
         self._planned.clear()
         self._filling.clear()
+        if not self._waiting and (items := self._tokens_only()) is not None:
+            return items
         room = self._max_sequences - len(self._running)
         coming = {request.client for request in self._waiting[:room]}  # who waits for a first token
         decoding = []
@@ -120,6 +122,20 @@ class GenerationLane:
         for request, rows in plan.items:
             self._fair.charge(request.client, rows)
         return [request.plan(rows) for request, rows in plan.items]
+
+    def _tokens_only(self) -> list[Item] | None:
+        """What the policy comes to where there is nothing to choose, as in most steps: a token for each. None where
+        somebody has more to run, or no room."""
+        rows = []
+        for request in self._running:
+            remaining = request.remaining
+            if remaining > 1 or (remaining and not self.grow(request, 1)):
+                return None
+            if remaining:
+                rows.append(request)
+        for request in rows:
+            self._fair.charge(request.client, 1)
+        return [request.plan(1) for request in rows]
 
     def finish(self, items: Sequence[Item], result: CoreResult) -> None:
         """Hand out the outcome of a step."""

@@ -1,14 +1,16 @@
-"""The step loop: the one task that owns the device.
+"""The step loop: it alone owns the device.
 
 It plans one step ahead: while a step runs in the core, the next is already queued there, its decoding rows
 reading the tokens that the running one will sample. A request that ends is therefore found out one step
-late; the token too many is dropped. Results come through a file descriptor that the event loop watches.
+late; the token too many is dropped. Results come through a file descriptor that the event loop watches. Every token of
+every stream comes by here, so a turn of the loop is a callback and not a task that is woken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
@@ -80,24 +82,24 @@ class StepLoop:
         self._shares: dict[Lane, _Share] = {}
         self._paused: Counter[Lane] = Counter()
         self._flying: dict[int, tuple[Lane, Sequence[StepItem]]] = {}
-        self._wake = asyncio.Event()
         self._landed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._events: asyncio.AbstractEventLoop | None = None  # while it runs
+        self._woken = False  # a turn is coming
+        self._context = contextvars.Context()  # not that of the request that wakes it
         self.steps_by_rows: Counter[int] = Counter()  # how many steps had how many rows
 
     def start(self) -> None:
-        asyncio.get_running_loop().add_reader(self._runner.fileno(), self._wake.set)
-        self._task = asyncio.create_task(self._run(), name="ollamapy step loop")
+        self._events = asyncio.get_running_loop()
+        self._events.add_reader(self._runner.fileno(), self._turn)
+        self.wake()
 
     async def stop(self) -> None:
-        """Fail what is queued, wait for the steps in flight, end the task."""
+        """Fail what is queued, wait for the steps in flight."""
         for lane in list(self._lanes):
             await self.remove(lane, EngineError("the engine was shut down"))
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-            asyncio.get_running_loop().remove_reader(self._runner.fileno())
+        if self._events is not None:
+            self._events.remove_reader(self._runner.fileno())
+            self._events = None
 
     def add(self, lane: Lane) -> None:
         self._lanes.append(lane)
@@ -131,20 +133,20 @@ class StepLoop:
 
     def wake(self) -> None:
         """There is new work."""
-        self._wake.set()
+        if not self._woken and self._events is not None:
+            self._woken = True
+            self._events.call_soon(self._turn, context=self._context)
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                self._collect()
-                self._submit()
-            except Exception:
-                # A bug of ours must not leave every stream hanging.
-                log.exception("the step loop failed")
-                for lane in self._lanes:
-                    lane.fail(EngineError("the engine failed"))
+    def _turn(self) -> None:
+        self._woken = False
+        try:
+            self._collect()
+            self._submit()
+        except Exception:
+            # A bug of ours must not leave every stream hanging.
+            log.exception("the step loop failed")
+            for lane in self._lanes:
+                lane.fail(EngineError("the engine failed"))
 
     def _collect(self) -> None:
         for result in self._runner.drain():
@@ -163,7 +165,8 @@ class StepLoop:
         while len(self._flying) < self._ahead:
             # Who had least of the device goes next; one that comes back starts level with those who stayed.
             lanes = [lane for lane in self._lanes if lane not in self._paused]
-            lanes.sort(key=lambda lane: self._shares[lane].seconds)
+            if len(lanes) > 1:
+                lanes.sort(key=lambda lane: self._shares[lane].seconds)
             level = min(
                 (self._shares[lane].seconds for lane in lanes if self._shares[lane].busy), default=None
             )

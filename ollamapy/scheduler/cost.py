@@ -35,19 +35,21 @@ class StepCost:
     """The cost of a model's steps."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[int, ...], tuple[float, ...]] = {}  # mean rows, seen, read, seconds
+        self._cells: dict[tuple[int, ...], list[float]] = {}  # mean rows, seen, read, seconds
         self._weights: NDArray[np.float64] | None = None  # fixed, then by Work's fields
 
     def observe(self, work: Work, seconds: float) -> None:
         """A step of so much work took so long."""
         rows, seen, read = work
         cell = (int(rows).bit_length(), int(seen).bit_length(), int(read).bit_length())
-        old = self._cells.get(cell)
-        if old is None:
-            self._cells[cell] = (rows, seen, read, seconds)
+        mean = self._cells.get(cell)
+        if mean is None:
+            self._cells[cell] = [rows, seen, read, seconds]
         else:
-            new = (rows, seen, read, min(seconds, OUTLIER * old[3]))
-            self._cells[cell] = tuple([a + SMOOTHING * (b - a) for a, b in zip(old, new, strict=True)])
+            mean[0] += SMOOTHING * (rows - mean[0])
+            mean[1] += SMOOTHING * (seen - mean[1])
+            mean[2] += SMOOTHING * (read - mean[2])
+            mean[3] += SMOOTHING * (min(seconds, OUTLIER * mean[3]) - mean[3])
         self._weights = None
 
     @property

@@ -133,6 +133,7 @@ class Writer:
     parallel: bool
     created: int = field(default_factory=lambda: int(time.time()))
     id: str = field(default_factory=lambda: f"chatcmpl-{number()}")
+    _chunk_head: dict[str, Any] = field(default_factory=dict)
 
     def head(self, kind: str) -> dict[str, Any]:
         return {
@@ -144,7 +145,9 @@ class Writer:
         }
 
     def chunk(self, chosen: list[dict[str, Any]], **more: Any) -> Event:
-        return Event({**self.head("chat.completion.chunk"), "choices": chosen, **more})
+        if not self._chunk_head:
+            self._chunk_head = self.head("chat.completion.chunk")
+        return Event({**self._chunk_head, "choices": chosen, **more})
 
     def events(self, reply: Reply, state: _Choice) -> list[Event]:
         """A reply as chunks, one for each run of pieces of a kind."""
