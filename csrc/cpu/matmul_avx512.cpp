@@ -132,18 +132,6 @@ template <DType T>
 #endif
 }
 
-// How far ahead of the kernel activations are fetched: the second cache holds the panels that pass by.
-constexpr int64_t kPanelBlocksAhead = 2;
-
-// The 8-bit values and the numbers behind them of C rows in a block of a panel.
-template <int C>
-[[gnu::always_inline]] inline void fetch_rows(const uint8_t* x, const uint8_t* scale) {
-    if constexpr (C <= 4) return;
-    unroll<(kBlock * C + 63) / 64>([&](auto line) { __builtin_prefetch(x + 64 * line, 0, 3); });
-    unroll<(kPanelBlockBytes - kScaleAt + 63) / 64>(
-        [&](auto line) { __builtin_prefetch(scale + 64 * line, 0, 3); });
-}
-
 template <DType T>
 struct QuantizedKernel : StoredRows {
     static constexpr TileLayout kLayout = tile_layout(T);
@@ -235,10 +223,8 @@ struct QuantizedKernel : StoredRows {
             const uint8_t* header = at;
             at += kLayout.header_bytes;
             for (int b = 0; b < kLayout.blocks; ++b) {
-                fetch<T>(prefetch, call.prefetch_step);
+                fetch<T, C <= 2 ? kSecondCache : kNearestCache>(prefetch, call.prefetch_step);
                 prefetch += call.prefetch_step;
-                fetch_rows<C>(x + kPanelBlocksAhead * kPanelBlockBytes,
-                              scale + kPanelBlocksAhead * kPanelBlockBytes);
                 add_block<C>(header, at, x, scale, acc);
                 at += kLayout.block_bytes();
                 x += kPanelBlockBytes;

@@ -28,14 +28,19 @@ template <int N, class F>
     }
 }
 
+// Where prefetched weights go, as __builtin_prefetch counts. With one or two rows a core waits for the memory
+// alone, and the second cache has more requests on their way; with more it computes, and does better without
+// the wait for it.
+constexpr int kNearestCache = 3, kSecondCache = 2;
+
 // A block's share of prefetching: a whole block of weights when every tile is read once, else a few bytes.
-template <DType T>
+template <DType T, int kCache = kNearestCache>
 [[gnu::always_inline]] inline void fetch(const uint8_t* from, int64_t bytes) {
     constexpr int kLines = (tile_layout(T).block_bytes() + 63) / 64;
     if (bytes > 64 * (kLines - 1)) [[likely]] {
-        unroll<kLines>([&](auto line) { __builtin_prefetch(from + 64 * line, 0, 3); });
+        unroll<kLines>([&](auto line) { __builtin_prefetch(from + 64 * line, 0, kCache); });
     } else {
-        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 3);
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, kCache);
     }
 }
 
