@@ -132,6 +132,12 @@ template <DType T>
 #endif
 }
 
+// The second cache has more requests on their way to memory than the nearest one. With one or two rows the
+// core waits for the memory alone, and that is all that counts; with more it computes, and lines have to be
+// in the nearest cache when they are used. So these are fetched twice: from far ahead, and into the nearest
+// cache a little ahead.
+constexpr int64_t kSecondCacheAhead = 12288, kNearestCacheAhead = 2048;
+
 template <DType T>
 struct QuantizedKernel : StoredRows {
     static constexpr TileLayout kLayout = tile_layout(T);
@@ -210,6 +216,14 @@ struct QuantizedKernel : StoredRows {
         });
     }
 
+    // from: kPrefetchAhead bytes behind the weights that are used now.
+    template <int C>
+    [[gnu::always_inline]] static inline void fetch_weights(const uint8_t* from, int64_t bytes) {
+        if constexpr (C <= 2) return fetch<T, kSecondCache>(from, bytes);
+        fetch<T, kSecondCache>(from + (kSecondCacheAhead - kPrefetchAhead), bytes);
+        fetch<T, kNearestCache>(from - (kPrefetchAhead - kNearestCacheAhead), bytes);
+    }
+
     template <int C>
     [[gnu::noinline]] static void run_rows(const TileCall& call) {
         __m512 acc[C];
@@ -223,7 +237,7 @@ struct QuantizedKernel : StoredRows {
             const uint8_t* header = at;
             at += kLayout.header_bytes;
             for (int b = 0; b < kLayout.blocks; ++b) {
-                fetch<T, C <= 2 ? kSecondCache : kNearestCache>(prefetch, call.prefetch_step);
+                fetch_weights<C>(prefetch, call.prefetch_step);
                 prefetch += call.prefetch_step;
                 add_block<C>(header, at, x, scale, acc);
                 at += kLayout.block_bytes();

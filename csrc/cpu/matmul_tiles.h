@@ -28,9 +28,7 @@ template <int N, class F>
     }
 }
 
-// Where prefetched weights go, as __builtin_prefetch counts. With one or two rows a core waits for the memory
-// alone, and the second cache has more requests on their way; with more it computes, and does better without
-// the wait for it.
+// Where prefetched weights go, as __builtin_prefetch counts.
 constexpr int kNearestCache = 3, kSecondCache = 2;
 
 // A block's share of prefetching: a whole block of weights when every tile is read once, else a few bytes.
