@@ -22,7 +22,7 @@ namespace ollamapy::cpu {
 namespace {
 
 constexpr int64_t kSegmentPages = kSegmentTokens / kPageTokens;
-constexpr int64_t kPagesAhead = 1;  // how far prefetching goes before reading
+constexpr int64_t kPagesAhead = 3;  // how far prefetching goes before reading
 
 OLLAMAPY_LANES int64_t lesser(int64_t a, int64_t b) {
     return a < b ? a : b;
