@@ -10,7 +10,7 @@ from ollamapy.cli import main
 from ollamapy.cli.output import ago, human_bytes, moment, span
 from ollamapy.cli.show import describe, section
 from ollamapy.cli.wrap import Wrapper
-from ollamapy.server.duration import FOREVER, DurationError, keep_alive, parse_duration
+from ollamapy.server.duration import FOREVER, DurationError, duration_text, keep_alive, parse_duration
 from ollamapy.server.settings import Settings, parse_host
 
 
@@ -50,6 +50,12 @@ def test_sizes_and_ages() -> None:
         ("run", "requires at least 1 arg(s), only received 0"),
         ("nope", 'unknown command "nope" for "ollamapy"'),
         ("show x --nope", "unknown flag: --nope"),
+        (
+            "show x --verbose=maybe",
+            'invalid argument "maybe" for "-v, --verbose" flag: strconv.ParseBool: '
+            'parsing "maybe": invalid syntax',
+        ),
+        ("run x --format --verbose=false", "--format is json or a JSON schema"),
         ("show -x y", "unknown shorthand flag: 'x' in -x"),
         ("run x --keepalive", "flag needs an argument: --keepalive"),
         ("create x -f", "flag needs an argument: 'f' in -f"),
@@ -232,6 +238,18 @@ def test_kv_type(text: str, kind: str, complains: bool, caplog: pytest.LogCaptur
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0s"), (1, "1ns"), (1100, "1.1µs"), (2_200_000, "2.2ms"), (999_999_999, "999.999999ms"), (10**9, "1s"),
+        (3_300_000_000, "3.3s"), (245 * 10**9, "4m5s"), (245_001_000_000, "4m5.001s"), (3600 * 10**9, "1h0m0s"),
+        (18_367_000_000_001, "5h6m7.000000001s"),
+    ],
+)  # fmt: skip
+def test_durations_as_go_writes_them(nanoseconds: int, text: str) -> None:
+    assert duration_text(nanoseconds) == text
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "5 m", "5mm", "1h-2m", "--5s", "1e3s", "."])
