@@ -55,7 +55,6 @@ def test_sizes_and_ages() -> None:
             'invalid argument "maybe" for "-v, --verbose" flag: strconv.ParseBool: '
             'parsing "maybe": invalid syntax',
         ),
-        ("run x --format --verbose=false", "--format is json or a JSON schema"),
         ("show -x y", "unknown shorthand flag: 'x' in -x"),
         ("run x --keepalive", "flag needs an argument: --keepalive"),
         ("create x -f", "flag needs an argument: 'f' in -f"),
