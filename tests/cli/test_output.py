@@ -8,6 +8,7 @@ import pytest
 
 from ollamapy.cli import main
 from ollamapy.cli.output import ago, human_bytes, moment, span
+from ollamapy.cli.pull import destination
 from ollamapy.cli.show import describe, section
 from ollamapy.cli.wrap import Wrapper
 from ollamapy.server.duration import FOREVER, DurationError, duration_text, keep_alive, parse_duration
@@ -77,6 +78,19 @@ def test_help_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
         main(["show", "--help"])
     assert end.value.code == 0
     assert "Usage: ollamapy show" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [
+        ("me/m", "https://ollama.com/me/m"),
+        ("me/m:1", "https://ollama.com/me/m:1"),
+        ("m", "https://ollama.com/m"),
+        ("127.0.0.1:5/t/m", "127.0.0.1:5/t/m:latest"),
+    ],
+)
+def test_where_a_pushed_model_is(model: str, place: str) -> None:
+    assert destination(model) == place
 
 
 LICENSE = (
