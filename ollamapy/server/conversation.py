@@ -231,19 +231,15 @@ class Conversation:
             self._parser.follow(self._render(self._turns))
 
     async def _prompt(self, loaded: LoadedModel) -> Fitted:
-        asked = self.asked
-        earlier = ""
-        if asked.question is not None and asked.question.context:
-            earlier = earlier_text(loaded, asked.question.context)
+        asked, question = self.asked, self.asked.question
         if self._render is None:
-            assert asked.question is not None
-            if asked.question.tokens:
-                return Fitted("", asked.question.tokens, 0)
-            text = earlier + asked.question.prompt
-            return Fitted(text, await tokenize(loaded, text), 0)
-        render = self._render
+            assert question is not None
+            if question.tokens:
+                return Fitted("", question.tokens, 0)
+            return Fitted(question.prompt, await tokenize(loaded, question.prompt), 0)
+        earlier = earlier_text(loaded, question.context) if question is not None and question.context else ""
         limit = self._service.window(loaded, asked.options) if asked.truncate else None
-        return await fit_messages(loaded, self._turns, lambda turns: earlier + render(turns), limit)
+        return await fit_messages(loaded, self._turns, self._render, limit, earlier, self.model.leading_bos)
 
 
 def read(parser: Parser, delta: Delta) -> Reply:

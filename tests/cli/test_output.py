@@ -9,6 +9,7 @@ import pytest
 from ollamapy.cli import main
 from ollamapy.cli.output import ago, human_bytes, moment, span
 from ollamapy.cli.pull import destination
+from ollamapy.cli.run import Session
 from ollamapy.cli.show import describe, section
 from ollamapy.cli.wrap import Wrapper
 from ollamapy.server.duration import FOREVER, DurationError, duration_text, keep_alive, parse_duration
@@ -78,6 +79,15 @@ def test_help_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
         main(["show", "--help"])
     assert end.value.code == 0
     assert "Usage: ollamapy show" in capsys.readouterr().out
+
+
+def test_thinking_follows_the_model_unless_the_user_has_said() -> None:
+    session = Session("a")
+    said = Session("a", think=False, think_said=True)
+    for capabilities, think in ((["thinking"], True), ([], None)):
+        for each in (session, said):
+            each.use("b", {"capabilities": capabilities})
+        assert (session.think, said.think) == (think, False)
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,32 @@ def test_context_is_text_without_a_bos_of_its_own(
     )
     assert shown(context=[bos, *context]) == mark + shown(context=context)
     assert shown(context=[bos]) == mark + shown(context=[]) == mark + shown()
+
+
+def test_the_bos_of_a_renderer_is_shown_and_seen_once(server: RunningServer) -> None:
+    """Counts and texts of a real Ollama, but where a context stands before the prompt: there it doubles the BOS."""
+
+    def ask(**fields: Any) -> dict[str, Any]:
+        body = {"model": "rendered", "prompt": "Hi", "stream": False, "options": {"num_predict": 1}, **fields}
+        value: dict[str, Any] = httpx.post(f"{server.url}/api/generate", json=body, timeout=60).json()
+        return value
+
+    written = {
+        "gemma4": ("<bos>", "<|turn>user\nHi<turn|>\n<|turn>model\n", 18),
+        "lfm2": ("<|startoftext|>", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 25),
+    }
+    for renderer, (bos, text, count) in written.items():
+        body = {"model": "rendered", "from": "gemma3:270m", "renderer": renderer, "stream": False}
+        assert httpx.post(f"{server.url}/api/create", json=body, timeout=60).status_code == 200
+        for context, earlier, more in (
+            (None, "", 0),
+            ([818, 7217], "The sky", 2),
+            ([2, 818, 7217], "<bos>The sky", 2),
+        ):
+            shown = ask(context=context, _debug_render_only=True)["_debug_info"]["rendered_template"]
+            assert shown == earlier + bos + text
+            answer = ask(context=context)
+            assert answer["prompt_eval_count"] == count + more
+            assert answer["context"][: len(context or ())] == (context or [])
+    assert ask(template="<bos>{{ .Prompt }}")["prompt_eval_count"] == 2
+    httpx.request("DELETE", f"{server.url}/api/delete", json={"model": "rendered"}).raise_for_status()
