@@ -323,7 +323,9 @@ def test_conversation(scripted: RunningServer, tmp_path: Path) -> None:
     modelfile = ollamapy(scripted, "show", "kept", "--modelfile").stdout
     assert "MESSAGE user hello" in modelfile
     assert "SYSTEM Be kind" in modelfile
-    assert (tmp_path / ".ollama" / "history").read_text().splitlines()[3] == "hello"
+    history = tmp_path / ".ollama" / "history"
+    assert history.read_text().splitlines()[3] == "hello"
+    assert history.stat().st_mode & 0o077 == 0  # what is asked is nobody else's business
 
 
 def test_commands_of_a_conversation(scripted: RunningServer, tmp_path: Path) -> None:
