@@ -96,8 +96,11 @@ def _group(ctx: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """The entry point. Errors are one line on standard error and exit status 1."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     try:
-        status = _group.main(args=arguments, prog_name="ollamapy", standalone_mode=False)
+        status = _group.main(args=words, prog_name="ollamapy", standalone_mode=False)
     except click.Abort:
         status = 130
     except click.ClickException as error:

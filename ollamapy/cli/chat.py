@@ -59,7 +59,8 @@ class _Conversation:
         try:
             line = await self._lines.read()
             if line.startswith(_QUOTES):
-                await self._ask(await self._rest(line.removeprefix(_QUOTES)))
+                if text := await self._rest(line.removeprefix(_QUOTES)):
+                    await self._ask(text)
             elif line.startswith("/") and not self._names_image(line):
                 return await self._command(line)
             elif line.strip():
@@ -108,7 +109,6 @@ class _Conversation:
             raise
         finally:
             loop.remove_signal_handler(signal.SIGINT)
-        click.echo()
 
     # ---------------------------------------------------------------- commands
 
@@ -217,7 +217,7 @@ class _Conversation:
 
     async def _set_think(self, wanted: bool, values: list[str]) -> None:
         session = self._session
-        session.think = values[0] if wanted and values else wanted
+        session.think, session.think_said = values[0] if wanted and values else wanted, True
         info = await self._client.call("POST", "/api/show", {"model": session.model})
         if "thinking" not in info.get("capabilities", []):
             click.echo(f'warning: model "{session.model}" does not support thinking output', err=True)

@@ -27,6 +27,11 @@ class LineInterrupt(Exception):
         self.empty = empty
 
 
+def _private(path: str, flags: int) -> int:
+    """Opens a file, a new one for nobody else."""
+    return os.open(path, flags, 0o600)
+
+
 class LineHistory(History):
     """One line per entry, the file that Ollama keeps too. A file that cannot be written is no obstacle."""
 
@@ -44,7 +49,7 @@ class LineHistory(History):
     def store_string(self, string: str) -> None:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
+            with open(self._path, "a", encoding="utf-8", opener=_private) as file:
                 file.write(" ".join(string.splitlines()) + "\n")
 
 

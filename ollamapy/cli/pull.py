@@ -49,3 +49,14 @@ def push(model: str, insecure: bool) -> None:
     is beside it.
     """
     _transfer("/api/push", model, insecure)
+    click.echo(f"\nYou can find your model at:\n\n\t{destination(model)}")
+
+
+def destination(text: str) -> str:
+    """Where others find a model that was pushed: the address of its page, or its name in another registry."""
+    from ollamapy.store.names import ModelName
+
+    name = ModelName.parse(text)
+    if name.host.lower().endswith((".ollama.ai", ".ollama.com")):
+        return "https://ollama.com/" + name.short.removesuffix(":latest")
+    return name.short

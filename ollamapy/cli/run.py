@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ollamapy.cli.command import Command
+from ollamapy.cli.command import BareOption, Command
 from ollamapy.cli.connection import ensure_server, new_client, run_command
 from ollamapy.cli.output import show_progress
 from ollamapy.cli.wrap import Writer
@@ -27,7 +30,8 @@ class Session:
     system: str | None = None  # None: the model's own
     format: Any = None
     keep_alive: Any = None
-    think: Any = None  # None: not said
+    think: Any = None  # None: the request does not say
+    think_said: bool = False  # by the user
     hide_thinking: bool = False
     wrap: bool = True
     verbose: bool = False
@@ -38,13 +42,13 @@ class Session:
     )  # the model's own, which the server adds
 
     def use(self, model: str, info: dict[str, Any]) -> None:
-        """Ask this model from now on; info is what `show` says of it. It thinks if it can and nobody objects."""
+        """Ask this model from now on; info is what `show` says of it. It thinks if it can, unless the user has said."""
         capabilities = info.get("capabilities", [])
         self.model = model
         self.sees = "vision" in capabilities
         self.loaded_messages = list(info.get("messages") or [])
-        if self.think is None and "thinking" in capabilities:
-            self.think = True
+        if not self.think_said:
+            self.think = True if "thinking" in capabilities else None
 
     def body(self, **fields: Any) -> dict[str, Any]:
         """A request with the session's settings."""
@@ -58,39 +62,44 @@ class Session:
         return body
 
 
-async def ensure_model(client: Client, model: str, insecure: bool = False) -> None:
-    """Pull a model that the store does not have."""
-    from ollamapy.store.names import ModelName
+async def model_info(client: Client, model: str, insecure: bool) -> dict[str, Any]:
+    """What `show` says of a model, which is pulled where it is missing. Raises ClientError."""
+    from ollamapy.client import ClientError
 
-    wanted = ModelName.parse(model).folded
-    models = (await client.call("GET", "/api/tags"))["models"]
-    if any(ModelName.parse(entry["name"]).folded == wanted for entry in models):
-        return
+    async def show() -> dict[str, Any]:
+        info: dict[str, Any] = await client.call("POST", "/api/show", {"model": model})
+        return info
+
+    try:
+        return await show()
+    except ClientError as error:
+        if error.status != 404:
+            raise
     await show_progress(client.stream("/api/pull", {"model": model, "insecure": insecure}))
-
-
-async def model_info(client: Client, model: str) -> dict[str, Any]:
-    """What `show` says of a model, which is pulled where it is missing. Raises ClientError, ClickException."""
-    await ensure_model(client, model)
-    info: dict[str, Any] = await client.call("POST", "/api/show", {"model": model})
-    return info
+    return await show()
 
 
 def rates(last: dict[str, Any]) -> str:
-    """Counts, durations and tokens per second of an answer."""
+    """Counts, durations and tokens per second of an answer, those that it has, a line each."""
+    from ollamapy.server.duration import duration_text
+
     lines = []
-    for label, key in (("total duration", "total_duration"), ("load duration", "load_duration")):
-        lines.append(f"{label + ':':<22}{last.get(key, 0) / 1e9:.3f} s")
-    for label, count_key, time_key in (
-        ("prompt eval", "prompt_eval_count", "prompt_eval_duration"),
-        ("eval", "eval_count", "eval_duration"),
-    ):
-        count, seconds = last.get(count_key, 0), last.get(time_key, 0) / 1e9
-        lines.append(f"{label + ' count:':<22}{count} tokens")
-        lines.append(f"{label + ' duration:':<22}{seconds:.3f} s")
-        if seconds:
-            lines.append(f"{label + ' rate:':<22}{count / seconds:.2f} tokens/s")
-    return "\n".join(lines)
+
+    def duration(label: str, key: str) -> float:
+        nanoseconds: int = last.get(key, 0)
+        if nanoseconds > 0:
+            lines.append(f"{label + ':':<22}{duration_text(nanoseconds)}\n")
+        return nanoseconds / 1e9
+
+    duration("total duration", "total_duration")
+    duration("load duration", "load_duration")
+    for label, key in (("prompt eval", "prompt_eval"), ("eval", "eval")):
+        count = last.get(f"{key}_count", 0)
+        if count > 0:
+            lines.append(f"{label + ' count:':<22}{count} token(s)\n")
+        if seconds := duration(f"{label} duration", f"{key}_duration"):
+            lines.append(f"{label + ' rate:':<22}{count / seconds:.2f} tokens/s\n")
+    return "".join(lines)
 
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -126,29 +135,38 @@ async def answer(
     writer = Writer(session.wrap)
     thoughts = _Thoughts(writer)
     last: dict[str, Any] = {}
+    began = False
     try:
         async for event in client.stream(path, body):
             part = event.get("message", event)
             if (thinking := part.get("thinking")) and not session.hide_thinking:
+                began = True
                 thoughts.write(thinking)
             if text := part.get("content", "") or part.get("response", ""):
+                began = True
                 thoughts.close()
                 if texts is not None:
                     texts.append(text)
                 writer.write(text)
             last = event
-    finally:
+    except BaseException as error:
         thoughts.close()
-        writer.write("\n")
+        if began or isinstance(error, asyncio.CancelledError):  # the terminal has shown ^C
+            writer.write("\n")
+        raise
+    thoughts.close()
+    if body.get("prompt") or body.get("messages"):
+        writer.write("\n\n")
     if session.verbose:
-        click.echo(f"\n{rates(last)}", err=True)
+        click.echo(rates(last), err=True, nl=False)
 
 
 async def embed(client: Client, session: Session, text: str, dimensions: int, truncate: bool) -> None:
     body = session.body(input=text, truncate=truncate)
     if dimensions:
         body["dimensions"] = dimensions
-    click.echo(json.dumps((await client.call("POST", "/api/embed", body))["embeddings"][0]))
+    vector = (await client.call("POST", "/api/embed", body))["embeddings"][0]
+    click.echo(json.dumps(vector, separators=(",", ":")))
 
 
 @click.command(cls=Command, short_help="Ask a model")
@@ -160,9 +178,10 @@ async def embed(client: Client, session: Session, text: str, dimensions: int, tr
 )
 @click.option(
     "--think",
+    cls=BareOption,
+    bare="true",
+    metavar="[=VALUE]",
     default=None,
-    is_flag=False,
-    flag_value="true",
     help="Whether to think first, or how hard: true, false, low, medium, high, max.",
 )
 @click.option("--hidethinking", is_flag=True, help="Do not show what the model thinks.")
@@ -186,28 +205,29 @@ def run(
 ) -> None:
     """Ask MODEL and print its answer as it is written.
 
-    The PROMPT is the arguments, standard input, or both; without either a conversation begins. A model that
-    is not in the store is fetched first, and a server is started in the background where none listens.
+    The PROMPT is the arguments, standard input, or both; on a terminal without either a conversation begins, and an
+    empty one only loads the model. A model that is not in the store is fetched first, and a server is started
+    in the background where none listens.
 
     \b
       ollamapy run smollm2:135m "Why is the sky blue?"
       ollamapy run smollm2:135m "Summarize this:" < letter.txt
       ollamapy run smollm2:135m
     """
-    parts = [] if sys.stdin.isatty() else [sys.stdin.read()]
-    text = " ".join(part for part in (*parts, *prompt) if part.strip())
-    if not text and not sys.stdin.isatty():
-        raise click.UsageError("what shall I ask? Give a PROMPT, or pipe one in.")
+    words = [os.fsencode(word).decode("utf-8", "replace") for word in prompt]
+    piped = not sys.stdin.isatty()
+    if piped and (read := sys.stdin.buffer.read().decode("utf-8", "replace")):
+        words.insert(0, read)
+    text = " ".join(words)
     session = Session(model, wrap=not nowordwrap, verbose=verbose, keep_alive=_keep_alive(keepalive))
-    session.think, session.hide_thinking = _think(think), hidethinking
+    session.think, session.think_said, session.hide_thinking = _think(think), think is not None, hidethinking
     if form is not None:
         session.format = _format(form)
 
     async def work() -> None:
         async with new_client() as client:
             await ensure_server(client)
-            await ensure_model(client, model, insecure)
-            info = await model_info(client, model)
+            info = await model_info(client, model, insecure)
             session.use(model, info)
             if "embedding" in info.get("capabilities", []):
                 if not text:
@@ -215,7 +235,7 @@ def run(
                         f'embedding models require input text. Usage: ollamapy run {model} "your text here"'
                     )
                 await embed(client, session, text, dimensions, truncate)
-            elif text:
+            elif words or piped or not sys.stdout.isatty():
                 await answer(client, session, "/api/generate", _question(session, text))
             else:
                 from ollamapy.cli.chat import converse
@@ -236,8 +256,10 @@ def _question(session: Session, text: str) -> dict[str, Any]:
 
 
 def _think(text: str | None) -> bool | str | None:
-    if text in ("true", "false", None):
-        return None if text is None else text == "true"
+    if text is None:
+        return None
+    if text in ("", "true", "false"):
+        return text != "false"
     if text not in ("high", "medium", "low", "max"):
         words = "must be true, false, high, medium, low, or max"
         raise click.ClickException(f'invalid value for --think: "{text}" ({words})')
@@ -245,11 +267,10 @@ def _think(text: str | None) -> bool | str | None:
 
 
 def _keep_alive(text: str | None) -> Any:
-    """A number of seconds or a duration."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
+    """A number of seconds or a duration; nothing for an empty text."""
+    if text and re.fullmatch(r"-?\d+(\.\d+)?", text, re.ASCII):
+        return float(text)
+    return text or None
 
 
 def _format(text: str) -> Any:

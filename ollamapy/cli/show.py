@@ -159,4 +159,8 @@ def show(model: str, verbose: bool, **parts: bool) -> None:
             return answer
 
     info = run_command(work())
-    click.echo(info.get(asked[0], "") if asked else describe(info, verbose), nl=bool(asked))
+    if asked:
+        # a system text and a template are written as they are, so that they can be kept in a file
+        click.echo(info.get(asked[0], ""), nl=asked[0] not in ("system", "template"))
+    else:
+        click.echo(describe(info, verbose), nl=False)

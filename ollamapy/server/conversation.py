@@ -49,7 +49,7 @@ class Question:
     suffix: str = ""
     system: str = ""
     template: str = ""
-    context: list[int] = field(default_factory=list)
+    context: list[int] | None = None  # of an earlier answer; it stands for the model's history, also if empty
     raw: bool = False
     tokens: list[int] = field(default_factory=list)  # of a raw prompt, instead of its text
     images: list[str] = field(default_factory=list)
@@ -189,7 +189,8 @@ class Conversation:
                         continue
                     note_end(delta.done_reason)
                     if keeps_text:
-                        reply.context = await tokenize(loaded, prompt.text + "".join(parser_input))
+                        text = prompt.text + "".join(parser_input)
+                        reply.context = await tokenize(loaded, text, special=False)
                     yield reply
                     return
 
@@ -203,7 +204,7 @@ class Conversation:
         question = self.asked.question
         if question is not None:
             asked = [Message(role="user", content=question.prompt, images=question.images)]
-            self._turns = chat_turns(self.model, asked, question.system, not question.context)
+            self._turns = chat_turns(self.model, asked, question.system, question.context is None)
             if look:
                 check_vision(_images(self._turns), self.model)
             # a named parser is only told what the request says; raw text is read only if it asks for thoughts
@@ -230,19 +231,15 @@ class Conversation:
             self._parser.follow(self._render(self._turns))
 
     async def _prompt(self, loaded: LoadedModel) -> Fitted:
-        asked = self.asked
-        earlier = ""
-        if asked.question is not None and asked.question.context:
-            earlier = earlier_text(loaded, asked.question.context)
+        asked, question = self.asked, self.asked.question
         if self._render is None:
-            assert asked.question is not None
-            if asked.question.tokens:
-                return Fitted("", asked.question.tokens, 0)
-            text = earlier + asked.question.prompt
-            return Fitted(text, await tokenize(loaded, text), 0)
-        render = self._render
+            assert question is not None
+            if question.tokens:
+                return Fitted("", question.tokens, 0)
+            return Fitted(question.prompt, await tokenize(loaded, question.prompt), 0)
+        earlier = earlier_text(loaded, question.context) if question is not None and question.context else ""
         limit = self._service.window(loaded, asked.options) if asked.truncate else None
-        return await fit_messages(loaded, self._turns, lambda turns: earlier + render(turns), limit)
+        return await fit_messages(loaded, self._turns, self._render, limit, earlier, self.model.leading_bos)
 
 
 def read(parser: Parser, delta: Delta) -> Reply:
@@ -362,13 +359,10 @@ def as_turn(message: Message) -> Turn:
 
 
 def earlier_text(loaded: LoadedModel, context: list[int]) -> str:
-    """The text of `context`, which goes before the prompt. A leading BOS is left to the tokenizer.
+    """The text of `context`, which goes before the prompt.
 
     Raises ServerError, which is the status that Ollama gives a token of no model.
     """
-    tokenizer = loaded.tokenizer
-    if tokenizer.add_bos and context and context[0] == tokenizer.bos:
-        context = context[1:]
     try:
         return decoded(loaded, context)
     except RequestError as error:

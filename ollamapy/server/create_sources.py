@@ -17,7 +17,7 @@ from ollamapy.server.errors import ServerError
 from ollamapy.server.requests import CreateRequest
 from ollamapy.server.streaming import Event
 from ollamapy.store.convert import convert_model
-from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError, ModelNotFoundError
+from ollamapy.store.errors import BlobNotFoundError, InvalidDigestError
 from ollamapy.store.importing import model_layers
 from ollamapy.store.manifest import Layer, ModelConfig, layer_type
 from ollamapy.store.names import ModelName, parse_digest
@@ -67,10 +67,7 @@ def read_source(store: Store, asked: CreateRequest, report: Report) -> Source:
 
 
 def _model_source(store: Store, name: str) -> Source:
-    try:
-        stored = store.get(ModelName.parse_reference(name))
-    except ModelNotFoundError:
-        raise ModelNotFoundError(f"model '{name}' not found; pull it first") from None
+    stored = store.get(ModelName.parse_reference(name))
     layers = [
         msgspec.structs.replace(layer, from_name=stored.name.short) if layer.kind == "model" else layer
         for layer in stored.manifest.layers

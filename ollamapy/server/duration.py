@@ -39,6 +39,23 @@ def parse_duration(text: str) -> float:
     return -seconds if text.startswith("-") else seconds
 
 
+def duration_text(nanoseconds: int) -> str:
+    """A duration, not negative, as Go writes it: 1m2.5s, 31.25ms, 0s."""
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if 0 < nanoseconds < 1_000 * size:
+            return _decimal(nanoseconds, size) + unit
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return head + _decimal(rest, 10**9) + "s"
+
+
+def _decimal(count: int, size: int) -> str:
+    """count / size, a power of ten, exactly."""
+    whole, part = divmod(count, size)
+    return f"{whole}.{str(size + part)[1:]}".rstrip("0").rstrip(".") if part else str(whole)
+
+
 def keep_alive(value: object) -> float | None:
     """Seconds a model stays after its last use: FOREVER for a negative value, None when not said.
 

@@ -16,7 +16,7 @@ from ollamapy.prompt.jinja import JinjaTemplate
 from ollamapy.prompt.parsers import Parser, Setup, family
 from ollamapy.prompt.parsers.generic import GenericParser
 from ollamapy.prompt.parsers.jinja_family import jinja_family
-from ollamapy.prompt.renderers import renderer
+from ollamapy.prompt.renderers import Renderer, renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
 from ollamapy.scheduler.residency import Wanted
 from ollamapy.server.errors import NotFoundError
@@ -33,7 +33,7 @@ _NOBODY_CAN = ("vision", "audio", "image")
 NO_TEMPLATE = "{{ .Prompt }}"  # what a model without a template is said to have
 
 Think = bool | str | None
-Renderer = Callable[[list[dict[str, Any]]], str]
+Render = Callable[[list[dict[str, Any]]], str]
 """messages to prompt"""
 
 
@@ -144,6 +144,22 @@ class ServedModel:
         """Whether it has a capability; some nothing here has, whatever a configuration says."""
         return capability in self.capabilities and capability not in _NOBODY_CAN
 
+    @property
+    def _renderer(self) -> Renderer | None:
+        """Raises TemplateRenderError for a name that nobody knows."""
+        if not self.stored.config.renderer:
+            return None
+        names = (self.stored.name.short, self.stored.name.full)
+        return renderer(self.stored.config.renderer, names, self.stored.config.model_type)
+
+    @property
+    def leading_bos(self) -> str:
+        """The BOS, in text, that prompts begin with where a renderer writes them."""
+        try:
+            return "" if (writer := self._renderer) is None else writer.leading_bos
+        except TemplateRenderError:  # of a name that nobody knows: another template wrote the prompt
+            return ""
+
     def render_chat(
         self,
         messages: list[dict[str, Any]],
@@ -156,11 +172,8 @@ class ServedModel:
         Without a renderer images become tags in the text; a template of the file refuses them in a
         conversation that is no question, as llama.cpp does without a projector. Raises template errors.
         """
-        if self.stored.config.renderer:
-            names = (self.stored.name.short, self.stored.name.full)
-            writer = renderer(self.stored.config.renderer, names, self.stored.config.model_type)
-            text = writer.render(messages, tools, think)
-            return text.removeprefix(writer.leading_bos) if self.facts.add_bos else text
+        if (writer := self._renderer) is not None:
+            return writer.render(messages, tools, think)
         native = not isinstance(self.template, GoTemplate)
         if native and not question and any(message.get("images") for message in messages):
             raise TemplateRenderError("image input is not supported by this model")
@@ -173,7 +186,7 @@ class ServedModel:
             text = text.removeprefix(bos)
         return text
 
-    def generate_renderer(self, template: str, suffix: str, think: Think) -> Renderer:
+    def generate_renderer(self, template: str, suffix: str, think: Think) -> Render:
         """How a single question, as a conversation of the model's history and it, is written.
 
         A model without a template gets the text as it is. template, if not empty, stands in for the model's own.

@@ -1,10 +1,13 @@
-"""POST /api/create: a new model from another one, from uploaded files, or from a GGUF on the server's disk."""
+"""POST /api/create: a new model from another one, which is pulled where it is missing, from uploaded files, or from a
+GGUF on the server's disk.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,10 +27,11 @@ from ollamapy.server.create_sources import (
 )
 from ollamapy.server.decode import read_request
 from ollamapy.server.errors import ServerError
+from ollamapy.server.native_pull import pulling
 from ollamapy.server.requests import CreateRequest
 from ollamapy.server.service import Service
 from ollamapy.server.streaming import Event, json_response, last_status, stream_events
-from ollamapy.store.errors import InvalidDigestError
+from ollamapy.store.errors import InvalidDigestError, ModelNotFoundError
 from ollamapy.store.manifest import Layer, ModelConfig
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store
@@ -207,7 +211,34 @@ def _licenses(value: Any) -> list[str]:
     return texts
 
 
+async def _missing(store: Store, asked: CreateRequest) -> ModelName | None:
+    """The model that FROM names and the store does not have."""
+    if not asked.from_name or asked.remote_host or is_server_path(asked.from_name):
+        return None
+    name = ModelName.parse_reference(asked.from_name)
+    try:
+        await asyncio.to_thread(store.get, name)
+    except ModelNotFoundError:
+        return name
+    return None
+
+
+async def _pulled(service: Service, name: ModelName) -> AsyncGenerator[Event, None]:
+    """What a pull says but for its last word. Raises ServerError: what was asked for has begun."""
+    try:
+        async with aclosing(pulling(service, name, insecure=False)) as events:
+            async for event in events:
+                if event.get("status") != "success":
+                    yield event
+    except RequestError as error:
+        raise ServerError(str(error)) from None
+
+
 async def _events(service: Service, asked: CreateRequest, name: ModelName) -> AsyncGenerator[Event, None]:
+    if (missing := await _missing(service.store, asked)) is not None:
+        async with aclosing(_pulled(service, missing)) as pull:
+            async for said in pull:
+                yield said
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | None] = asyncio.Queue()
 

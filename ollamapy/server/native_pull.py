@@ -103,14 +103,21 @@ async def pull_pack(service: Service, name: ModelName) -> AsyncGenerator[Event, 
     yield {"status": "success"}
 
 
-async def pull(request: web.Request, service: Service) -> web.StreamResponse:
-    asked = await read_request(request, TransferRequest)
-    name = ModelName.parse(asked.model_name)
+async def pulling(service: Service, name: ModelName, insecure: bool) -> AsyncGenerator[Event, None]:
+    """Fetch a model or a pack. Raises RequestError; closing it ends its work."""
     if name.host.lower() == PACK_HOST:
         events = pull_pack(service, name)
     else:
         spelling = await asyncio.to_thread(service.store.spelling, name)
-        events = pull_model(service.transfers, spelling, asked.insecure)
+        events = pull_model(service.transfers, spelling, insecure)
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+async def pull(request: web.Request, service: Service) -> web.StreamResponse:
+    asked = await read_request(request, TransferRequest)
+    events = pulling(service, ModelName.parse(asked.model_name), asked.insecure)
     return await _answer(request, events, asked.stream)
 
 

@@ -230,12 +230,21 @@ class Service:
 _one_by_one = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
 
-async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[int]:
-    """Token ids of a prompt, off the event loop when it is long. A BOS that the text begins with is the one that the
-    tokenizer adds, not a second. Raises TooLargeError."""
+def without_bos(model: LoadedModel, text: str, leading: str = "") -> str:
+    """A prompt without the BOS that it begins with, if the tokenizer adds one: the renderer's, leading, or its own."""
     tokenizer = model.tokenizer
-    if special and tokenizer.add_bos and tokenizer.bos is not None:
-        text = text.removeprefix(tokenizer.token_text(tokenizer.bos))
+    if not tokenizer.add_bos or tokenizer.bos is None:
+        return text
+    own = tokenizer.token_text(tokenizer.bos)
+    return text.removeprefix(leading if leading and text.startswith(leading) else own)
+
+
+async def tokenize(model: LoadedModel, text: str, special: bool = True, leading: str = "") -> list[int]:
+    """Token ids of a prompt, off the event loop when it is long. A BOS that the text begins with is the one that the
+    tokenizer adds, not a second; leading: the one of the renderer. Raises TooLargeError."""
+    tokenizer = model.tokenizer
+    if special:
+        text = without_bos(model, text, leading)
     if len(text) < _LARGE_TEXT:
         return tokenizer.encode(text, special, True)
     if len(text) > _LONGEST_TEXT:
@@ -248,7 +257,7 @@ async def tokenize(model: LoadedModel, text: str, special: bool = True) -> list[
 class Fitted:
     """A prompt that fits the context as far as cutting can make it."""
 
-    text: str
+    text: str  # as it is shown: a BOS in it, which the model sees once, is in it wherever it was written
     tokens: list[int]
     start: int  # the first message of the conversation that is in it, system messages apart
 
@@ -258,18 +267,21 @@ async def fit_messages(
     messages: list[dict[str, Any]],
     render: Callable[[list[dict[str, Any]]], str],
     num_ctx: int | None,
+    earlier: str = "",
+    leading: str = "",
 ) -> Fitted:
-    """The prompt of a conversation without its oldest messages while it is too long.
+    """The prompt of a conversation without its oldest messages while it is too long, behind an earlier text.
 
-    System messages and the last message always stay. num_ctx None forbids cutting. Raises what render raises,
-    unless that is because of messages that need not be cut.
+    System messages and the last message always stay. leading: the BOS that the renderer writes. num_ctx None forbids
+    cutting. Raises what render raises, unless that is because of messages that need not be cut.
     """
     systems = [i for i, message in enumerate(messages) if message.get("role") == "system"]
 
     async def starting_at(start: int) -> Fitted:
         turns = [messages[i] for i in systems if i < start] + messages[start:]
         text = await asyncio.to_thread(render, turns)
-        return Fitted(text, await tokenize(model, text), start)
+        seen = earlier + without_bos(model, text, leading) if earlier else text
+        return Fitted(earlier + text, await tokenize(model, seen, leading=leading), start)
 
     whole = await starting_at(0)
     if num_ctx is None or len(whole.tokens) <= num_ctx:

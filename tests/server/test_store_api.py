@@ -143,7 +143,7 @@ def test_create_from_a_model_and_from_a_path(scripted: RunningServer, tmp_path: 
         ({"model": "m", "files": {"a.gguf": "sha256:" + "0" * 64}}, 500, "not in the store"),
         ({"model": "m", "files": {"/a.gguf": "sha256:" + "0" * 64}}, 400, "must be relative"),
         ({"model": "m", "files": {"../a.gguf": "sha256:" + "0" * 64}}, 400, "must be relative"),
-        ({"model": "m", "from": "nope"}, 404, "not found"),
+        ({"model": "m", "from": "127.0.0.1:1/a/nope"}, 500, "pull model manifest: Get"),
         ({"model": "m", "from": "bad name!"}, 400, "invalid model name"),
         ({"model": "m", "from": "/nowhere/x.gguf"}, 400, "cannot read"),
         (
@@ -169,6 +169,7 @@ def test_create_refusals(scripted: RunningServer, body: dict[str, Any], status: 
         found = lines(response)[-1]
         assert error in found["error"]
         assert response.status_code == (status if "error" in lines(response)[0] else 200)
+        assert stream or response.status_code == status
     assert [m.name.model for m in scripted.store.list() if m.name.model == "m"] == []
 
 
@@ -336,6 +337,15 @@ def test_pull_a_pack(scripted: RunningServer, tmp_path: Path, monkeypatch: pytes
     client = ollama.Client(scripted.url)
     assert client.generate("pip/a-pack/packed:1", "x").response == "x end"
     assert client.pull("pip/a-pack/packed:1").status == "success"  # again, into what is there
+    body = {"model": "made", "from": "pip/a-pack/other:2", "system": "S"}
+    events = lines(post(scripted, "/api/create", body))  # pulls what is missing
+    assert events[0] == {"status": "pulling manifest"}
+    assert [event for event in events if event["status"] == "success"] == [events[-1]]
+    assert {model.name.short for model in scripted.store.list()} >= {"made:latest", "pip/a-pack/other:2"}
+    assert client.generate("made", "x").response == "x end"
+    assert "pulling" not in str(lines(post(scripted, "/api/create", body)))
+    refused = post(scripted, "/api/create", {"model": "bad", "from": "pip/none-pack/x", "stream": False})
+    assert (refused.status_code, "No matching distribution" in refused.json()["error"]) == (500, True)
     before = sorted(scripted.store.blobs.folder.iterdir())
     for name, message in (
         ("pip/no-pack/x", "neither a GGUF nor"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -77,6 +80,19 @@ def test_push_and_pull_elsewhere(tmp_path: Path, registry: str) -> None:
         client = ollama.Client(first.url)
         client.copy(name, f"{registry}/team/other")
         assert client.push(f"{registry}/team/other", insecure=True).status == "success"
+        done = subprocess.run(
+            [sys.executable, "-m", "ollamapy", "push", f"{registry}/team/other", "--insecure"],
+            env={
+                **os.environ,
+                "OLLAMA_HOST": first.url,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stderr.splitlines()[-1] == "success"
+        assert done.stdout == f"\nYou can find your model at:\n\n\t{registry}/team/other:latest\n"
     with running(tmp_path / "b", HOME=str(tmp_path)) as second:
         client = ollama.Client(second.url)
         progress = [part.status for part in client.pull(name, insecure=True, stream=True)]
