@@ -19,10 +19,7 @@ OUTLIER = (
 )
 STRETCH = 1.5  # how many times longer one prompt's rows may make a step than its decoding rows alone
 LONGEST = 0.25  # seconds of a step when nobody waits for a token: new requests and cancellations do
-# Far behind in a text, reading what stands before takes longer than that allows, and is paid whatever rows follow. Then
-# a few rows may make the step so many times longer, and one row any number of times: prompts always get on.
-FAR_STRETCH = 2.6
-FAR_ROWS = 4
+LEAST_ROWS = 2  # prompt rows of a step, whatever they cost: behind 8,000 positions one takes as long as a decoding step
 FIRST_ROWS = 32  # beside decoding rows, before anything is known
 
 
@@ -105,48 +102,38 @@ class StepBudget:
         self._most = most
         self._clients = clients
         self._asked = False  # most steps have no prompt rows: the cost is fitted for those that have
-        self._spent = False
-        self._least = 0  # rows that far_left counts for
-        self._left = self._far_left = 0.0
+        self._least = 0
+        self._left = 0.0
         self._each = Work(0.0, 0.0, 0.0)
 
     def _ask(self) -> None:
         self._asked = True
         if not self._cost.known:
             self._least = self._most if self._decoding.rows == 0 else min(self._most, FIRST_ROWS)
-            self._far_left = LONGEST
             return
         alone = self._cost.seconds(self._decoding)
         self._each = self._cost.each
-        self._least = FAR_ROWS
-        self._left = self._far_left = LONGEST - alone
+        self._least = min(self._most, LEAST_ROWS)
+        self._left = LONGEST - alone
         if self._decoding.rows:
-            share = max(1.0, self._clients / self._decoding.rows)
-            self._left = min(self._left, (STRETCH - 1) * alone * share)
-            self._far_left = min(self._far_left, (FAR_STRETCH - 1) * alone)
+            self._left = min(
+                self._left, (STRETCH - 1) * alone * max(1.0, self._clients / self._decoding.rows)
+            )
 
     def rows(self, position: int, most: int) -> int:
         """Prompt rows that the step may still take of a prompt, from position on: at most so many."""
         if not self._asked:
             self._ask()
         most = min(most, self._most)
-        least = min(self._least, self._affordable(self._far_left, position, most))
-        if not self._spent:
-            least = max(least, 1)
-        return min(most, max(least, self._affordable(self._left, position, most)))
-
-    def _affordable(self, seconds: float, position: int, most: int) -> int:
         # Half of the rows that there may be stand between position and the middle of the chunk.
         each = self._each.rows + self._each.seen * (position + most / 2) + self._each.read
-        left = seconds - self._each.read * position
-        return 0 if left <= 0 else int(left / each) if each > 0 else most
+        left = self._left - self._each.read * position
+        affordable = 0 if left <= 0 else int(left / each) if each > 0 else most
+        return min(most, max(self._least, affordable))
 
     def spend(self, position: int, rows: int) -> None:
         """Prompt rows that rows() allowed are in the step."""
-        self._spent = True
         self._most -= rows
         self._least = max(0, self._least - rows)
         each = self._each
-        seconds = rows * (each.rows + each.seen * (position + rows / 2)) + each.read * (position + rows)
-        self._left -= seconds
-        self._far_left -= seconds
+        self._left -= rows * (each.rows + each.seen * (position + rows / 2)) + each.read * (position + rows)
