@@ -19,7 +19,7 @@ OUTLIER = (
 )
 STRETCH = 1.5  # how many times longer one prompt's rows may make a step than its decoding rows alone
 LONGEST = 0.25  # seconds of a step when nobody waits for a token: new requests and cancellations do
-LEAST_ROWS = 2  # prompt rows of a step, whatever they cost: behind 8,000 positions one takes as long as a decoding step
+LEAST_ROWS = 1  # prompt rows of a step, whatever they cost: prompts always get on
 FIRST_ROWS = 32  # beside decoding rows, before anything is known
 
 
