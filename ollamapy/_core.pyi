@@ -161,7 +161,9 @@ class Weights:
         self, file: GGUFFile, device: Device, adapter: GGUFFile | None = None, deferred: bool = False
     ) -> None: ...
     def read(self) -> None:
-        """Read what the programs compiled so far need. Raises GGUFError, MemoryError."""
+        """Read what the programs compiled so far need. Raises GGUFError, MemoryError, RuntimeError after stop()."""
+    def stop(self) -> None:
+        """Let a read in another thread, or any later one, end at its next piece."""
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors that the programs compiled so far need."""

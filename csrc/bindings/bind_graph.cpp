@@ -118,6 +118,7 @@ void bind_graph(py::module_& module) {
              }),
              py::arg("file"), py::arg("device"), py::arg("adapter") = nullptr, py::arg("deferred") = false)
         .def("read", &Weights::read, py::call_guard<py::gil_scoped_release>())
+        .def("stop", &Weights::stop)
         .def_property_readonly("nbytes", &Weights::nbytes);
 
     py::class_<Value>(module, "Value", py::is_final())

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <stdexcept>
 #include <system_error>
 #include <thread>
 #include <tuple>
@@ -113,6 +114,7 @@ void Weights::repack(const std::vector<Chunk>& chunks, std::atomic<size_t>& next
                      int64_t buffer_bytes) const {
     const AlignedBuffer bytes(static_cast<size_t>(buffer_bytes));
     for (size_t i; (i = next.fetch_add(1)) < chunks.size();) {
+        if (stopped_.load(std::memory_order_relaxed)) throw std::runtime_error("the load was given up");
         // While this chunk is repacked the system reads what the threads come to next.
         if (const size_t ahead = i + kChunksAhead; ahead < chunks.size()) {
             const auto& [of, first, count] = chunks[ahead];

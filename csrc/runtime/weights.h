@@ -53,6 +53,9 @@ class Weights {
     // The same, and nothing is deferred from now on.
     void read();
 
+    // Let a read that goes on in another thread, or any later one, end at its next piece: it throws std::runtime_error.
+    void stop() { stopped_.store(true, std::memory_order_relaxed); }
+
     // A tensor as float32. Throws FileError.
     std::shared_ptr<const std::vector<float>> vector(const std::string& name);
 
@@ -83,6 +86,7 @@ class Weights {
     std::shared_ptr<const GGUFFile> adapter_;
     std::shared_ptr<Device> device_;
     mutable std::mutex mutex_;
+    std::atomic<bool> stopped_{false};
     bool deferred_;
     std::shared_ptr<const AlignedBuffer> slab_;
     size_t slab_used_ = 0;

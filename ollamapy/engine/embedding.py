@@ -104,6 +104,11 @@ class EmbeddingLane:
         """Texts of which nothing has been planned."""
         return sum(text.planned == 0 for text in self._texts)
 
+    @property
+    def running(self) -> int:
+        """Texts that are being computed."""
+        return len(self._texts) - self.waiting
+
     def cancel(self, texts: Sequence[Text]) -> None:
         for text in texts:
             text.vector.cancel()

@@ -81,7 +81,7 @@ class Engine:
         needed = prepared.needed_bytes(0)  # until it has taken them, however long that is
         self._reserved += needed
         try:
-            await (reading or Reading()).run(prepared.read)
+            await (reading or Reading()).run(prepared.read, stop=prepared.stop)
         finally:
             self._reserved -= needed
         if self._loop is not loop:

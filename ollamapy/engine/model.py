@@ -18,7 +18,7 @@ from ollamapy.engine.embedding import EmbeddingLane, Text
 from ollamapy.engine.generation import Generation, Limits, shortened
 from ollamapy.engine.lane import GenerationLane
 from ollamapy.engine.loop import StepLoop
-from ollamapy.engine.memory import LEAST_TOKENS, kv_bytes, plan_pages
+from ollamapy.engine.memory import KV_SHARE, LEAST_TOKENS, kv_bytes, plan_pages
 from ollamapy.engine.parts import Parts, bert_pages
 from ollamapy.engine.pool import KVPool
 from ollamapy.engine.ports import CoreSequence
@@ -33,7 +33,8 @@ _arrivals = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests, and KV pages by layer group, at a moment."""
+    """Requests, and KV pages by layer group, at a moment. Behind the groups of the generating program stand those of
+    the embedding one."""
 
     running: int = 0
     waiting: int = 0
@@ -101,11 +102,15 @@ class Model:
 
     def load(self) -> Load:
         """How its queue and its KV pages stand."""
-        lane = self._generation
-        if lane is None:
-            return Load()
-        tree = lane.blocks.tree
-        return Load(lane.running, lane.waiting, tree.total, tree.free, tree.idle)
+        lanes = [lane for lane in (self._generation, self._embedding) if lane is not None]
+        trees = [lane.blocks.tree for lane in lanes]
+        return Load(
+            sum(lane.running for lane in lanes),
+            sum(lane.waiting for lane in lanes),
+            tuple(itertools.chain.from_iterable(tree.total for tree in trees)),
+            tuple(itertools.chain.from_iterable(tree.free for tree in trees)),
+            tuple(itertools.chain.from_iterable(tree.idle for tree in trees)),
+        )
 
     # Generation
 
@@ -251,7 +256,8 @@ class Model:
                 if self._parts is not None:
                     pooling = "last" if parts.architecture.pooling == "last" else "mean"
                     least, most = parts.sequence_pages(0), parts.sequence_pages(self.context_length)
-                    pool = KVPool(program, plan_pages(program.groups, self._free(), least, most))
+                    room = int(self._free() * KV_SHARE)
+                    pool = KVPool(program, plan_pages(program.groups, room, least, most))
                     self._embedding = self._embedding_lane(program, pool, rows, pooling)
             if self._embedding is None:
                 raise EngineError("the model was unloaded")
@@ -291,7 +297,16 @@ class Model:
     @property
     def spare_bytes(self) -> int:
         """Bytes of KV pages, taken or promised, that shrink() can do without."""
-        return 0 if self._pool is None else max(0, -self._pool.bytes_beyond(self._least()))
+        if self._pool is None:
+            return 0
+        idle = self._idle_embedding
+        return max(0, -self._pool.bytes_beyond(self._least())) + (0 if idle is None else idle.limit)
+
+    @property
+    def _idle_embedding(self) -> KVPool | None:
+        """The pages of a chat model's embedding program while nobody uses them."""
+        busy = self._embedding is not None and self._embedding.running + self._embedding.waiting > 0
+        return None if self._generation is None or busy else self._embedding_pool
 
     @property
     def capacity(self) -> int:
@@ -334,8 +349,12 @@ class Model:
             self._pool.blocks.resize(self._wide(num_ctx))
 
     async def shrink(self, nbytes: int) -> None:
-        """Do with so many bytes less of KV pages, as far as that is possible. First goes what is only promised, then
-        what nobody uses. When memory has to be given back, its steps pause for that long."""
+        """Do with so many bytes less of KV pages, as far as that is possible. First goes an embedding program that
+        nobody uses, then what is only promised, then what nobody uses. When memory has to be given back, its steps pause
+        for that long."""
+        nbytes -= await self._drop_embedding()
+        if nbytes <= 0:
+            return
         pool, lane = self._pool, self._generation
         if pool is None or lane is None:
             return
@@ -349,6 +368,17 @@ class Model:
                 return
             gone = pool.blocks.resize(pool.planned(budget, self._least()))
             await asyncio.to_thread(pool.give_back, gone)
+
+    async def _drop_embedding(self) -> int:
+        """Let go of an embedding program that nobody uses; who wants a vector compiles it again. Returns its bytes."""
+        async with self._embedding_lock:
+            pool, lane = self._idle_embedding, self._embedding
+            if pool is None or lane is None:
+                return 0
+            limit = pool.limit
+            self._embedding = self._embedding_pool = None
+            await self._loop.remove(lane, EngineError("the model's embedding program was let go of"))
+            return limit
 
     async def close(self, error: BaseException) -> None:
         """Fail the requests, wait for the steps in flight, let go of the memory."""

@@ -45,9 +45,13 @@ class Parts:
         return new_graph(self.weights, self.adapter)
 
     def read(self) -> None:
-        """Read the weights; blocks. Raises GGUFError, OSError, MemoryError."""
+        """Read the weights; blocks. Raises GGUFError, OSError, MemoryError, and RuntimeError after stop()."""
         self.weights.read()
         self._tokenizer.result()
+
+    def stop(self) -> None:
+        """Let read(), in another thread, end soon: it raises RuntimeError."""
+        self.weights.stop()
 
     @property
     def fixed_bytes(self) -> int:

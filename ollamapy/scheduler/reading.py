@@ -13,14 +13,19 @@ T = TypeVar("T")
 
 
 class Reading:
-    """Blocking work, one piece after the other, each in a thread of its own. Nothing can stop it, so nobody has to wait
-    for it: not the pool of threads that everything else uses, and not the end of the process."""
+    """Blocking work, one piece after the other, each in a thread of its own. Nothing can stop a call of the system that
+    does not return, so nobody has to wait for it: not the pool of threads that everything else uses, and not the end of
+    the process."""
 
     def __init__(self) -> None:
+        self._stop: Callable[[], None] | None = None
         self._clock: int | None = None  # of the thread's processor time
 
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """What function returns or raises. A cancellation leaves it to itself."""
+    async def run(
+        self, function: Callable[..., T], *arguments: object, stop: Callable[[], None] | None = None
+    ) -> T:
+        """What function returns or raises. A cancellation leaves it to itself. stop() lets it end, if it can."""
+        self._stop = stop
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
 
@@ -44,6 +49,13 @@ class Reading:
 
         threading.Thread(target=work, name="reading", daemon=True).start()
         return await outcome
+
+    def stop(self) -> bool:
+        """Let the work end as soon as it can; False if there is no way to tell it."""
+        if self._stop is None:
+            return False
+        self._stop()
+        return True
 
     @property
     def progress(self) -> float:

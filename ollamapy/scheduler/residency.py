@@ -91,7 +91,7 @@ class Resident:
     timer: asyncio.TimerHandle | None = None
     leaving: bool = False  # it makes room and takes no new users
     unloading: bool = False
-    working: bool = False  # a thread works on its load, which cannot be stopped
+    working: bool = False  # a thread works on its load
     adrift: bool = False  # that work goes on without its turn
     stuck: bool = False  # and does not get on
 
@@ -155,6 +155,8 @@ class Residency:
         """
         key = wanted.key
         while (resident := self._models.get(key)) is not None and resident.leaving:
+            if resident.stuck:
+                raise self._no_progress(resident)
             await self._change()
         if resident is None:
             resident = self._start(wanted)
@@ -181,11 +183,12 @@ class Residency:
         """Wait for a load, which goes on for the others when one of those who wait leaves."""
         while not resident.loading.done():
             if resident.stuck:
-                raise EngineError(
-                    f"loading {resident.name} has made no progress for {self._load_timeout:g} s"
-                )
+                raise self._no_progress(resident)
             await self._change()
         return resident.model
+
+    def _no_progress(self, resident: Resident) -> EngineError:
+        return EngineError(f"loading {resident.name} has made no progress for {self._load_timeout:g} s")
 
     async def _change(self) -> None:
         """Wait until somebody let go of a model, or one has come or gone."""
@@ -393,6 +396,7 @@ class Residency:
         if not resident.loading.done():
             if resident.working:
                 self._set_adrift(resident)
+                resident.leaving = resident.reading.stop()  # who comes now loads it anew
             else:
                 del self._models[resident.key]
                 resident.loading.cancel()

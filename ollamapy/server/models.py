@@ -18,17 +18,22 @@ from ollamapy.prompt.parsers.generic import GenericParser
 from ollamapy.prompt.parsers.jinja_family import jinja_family
 from ollamapy.prompt.renderers import Renderer, renderer
 from ollamapy.prompt.template_tags import Tags, call_tag, jinja_tags, thinking_tags
+from ollamapy.scheduler.reading import Reading
 from ollamapy.scheduler.residency import Wanted
 from ollamapy.server.errors import NotFoundError
 from ollamapy.store.errors import ModelNotFoundError
 from ollamapy.store.facts import Facts, facts_of
 from ollamapy.store.names import ModelName
 from ollamapy.store.store import Store, StoredModel
-from ollamapy.types import RequestError
+from ollamapy.types import EngineError, RequestError
 
 _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
 _NOBODY_CAN = ("vision", "audio", "image")
+
+_MOST_LOOKUPS = 256  # that wait for the disk at once
+_LOOKUP_SECONDS = 300.0
+_lookups: set[asyncio.Future[ServedModel]] = set()
 
 NO_TEMPLATE = "{{ .Prompt }}"  # what a model without a template is said to have
 
@@ -256,6 +261,19 @@ async def find_model(store: Store, asked: str) -> ServedModel:
         raise NotFoundError("model '' not found")
     name = ModelName.parse_reference(asked)
     try:
-        return await asyncio.to_thread(served, store, asked, name)
+        return await _look_up(served, store, asked, name)
     except ModelNotFoundError:
         raise NotFoundError(f"model '{asked}' not found") from None
+
+
+async def _look_up(function: Callable[..., ServedModel], *arguments: object) -> ServedModel:
+    """In a thread of its own: a disk that hangs must not take those that everything else uses."""
+    if len(_lookups) >= _MOST_LOOKUPS:
+        raise EngineError("the model store does not answer")
+    task = asyncio.ensure_future(Reading().run(function, *arguments))
+    _lookups.add(task)
+    task.add_done_callback(_lookups.discard)
+    try:
+        return await asyncio.wait_for(asyncio.shield(task), _LOOKUP_SECONDS)
+    except asyncio.TimeoutError:
+        raise EngineError(f"the model store has not answered for {_LOOKUP_SECONDS:g} s") from None

@@ -126,12 +126,12 @@ class Settings:
         def text(name: str) -> str:
             return env.get(name, "").strip().strip("\"'")
 
-        def number(name: str, fallback: int) -> int:
+        def number(name: str, fallback: int, zero: bool = False) -> int:
             value = text(name)
             if not value:
                 return fallback
             if value.isdecimal():
-                return int(value) or fallback
+                return int(value) if zero else int(value) or fallback
             _log.warning("%s=%r is not a number, using %d", name, value, fallback)
             return fallback
 
@@ -163,7 +163,7 @@ class Settings:
             keep_alive=seconds("OLLAMA_KEEP_ALIVE", default.keep_alive),
             context_length=number("OLLAMA_CONTEXT_LENGTH", default.context_length),
             max_loaded_models=number("OLLAMA_MAX_LOADED_MODELS", default.max_loaded_models),
-            max_queue=number("OLLAMA_MAX_QUEUE", default.max_queue),
+            max_queue=number("OLLAMA_MAX_QUEUE", default.max_queue, zero=True),
             load_timeout=seconds("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or float("inf"),
             prune=text("OLLAMA_NOPRUNE").lower() in ("", "0", "false"),
             threads=number("OLLAMAPY_THREADS", 0),

@@ -128,3 +128,36 @@ async def test_pages_go_under_running_requests_and_change_nothing(engine: Engine
         engine.share_out()
     assert taken > 0
     assert [tokens_of(await task) for task in tasks] == want
+
+
+async def test_vectors_of_a_chat_model_take_memory_only_while_somebody_wants_it(
+    engine: Engine, smollm2_path: Path
+) -> None:
+    model = await engine.load(await engine.prepare(str(smollm2_path)), 1536)
+    texts = [[1 + i * n % 900 for i in range(1000)] for n in (3, 7)]
+    before, groups = model.spare_bytes, len(model.load().pages)
+    vectors = await model.embed(texts)
+    pool = model._embedding_pool
+    assert pool is not None and pool.nbytes > 20 * MIB
+    assert model.spare_bytes == before + pool.limit and len(model.load().pages) == 2 * groups
+    busy = asyncio.ensure_future(model.embed(texts))
+    while model.load().running == 0:
+        await asyncio.sleep(0)
+    assert model.spare_bytes == before  # not while it is used
+    await engine.shrink(model, 1)
+    assert model._embedding_pool is pool and (await busy == vectors).all()
+    full = await settled()
+    del pool
+    await engine.shrink(model, 1)
+    assert model._embedding_pool is None and len(model.load().pages) == groups
+    assert full - await settled() > 15 * MIB
+    assert (await model.embed(texts) == vectors).all()
+
+
+async def test_a_read_can_be_stopped(engine: Engine, smollm2_path: Path) -> None:
+    prepared = await engine.prepare(str(smollm2_path))
+    prepared.stop()
+    before = resident()
+    with pytest.raises(RuntimeError, match="the load was given up"):
+        await engine.load(prepared)
+    assert resident() - before < 2 * MIB

@@ -100,6 +100,7 @@ class FakeEngine:
         self.sizes: dict[str, int] = {}  # GiB by path, where it is not one
         self.spare: dict[str, int] = {}  # GiB by path, of those that shrink() gives back
         self.blocking: dict[str, Callable[[], object]] = {}  # by path: what its load does in a thread
+        self.stops: dict[str, Callable[[], None]] = {}  # by path: what lets that end
         self.blocking_header: dict[str, Callable[[], object]] = {}  # and what prepare() does
         self.reserved = 0  # bytes of models that are being read
         self.events: list[str] = []  # load, unload and shrink, with the path
@@ -136,7 +137,7 @@ class FakeEngine:
         self.reserved += prepared.needed_bytes(0)
         try:
             if path in self.blocking:
-                await (reading or Reading()).run(self.blocking[path])
+                await (reading or Reading()).run(self.blocking[path], stop=self.stops.get(path))
             await asyncio.sleep(self.load_seconds)
         finally:
             self.reserved -= prepared.needed_bytes(0)

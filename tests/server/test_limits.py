@@ -17,6 +17,7 @@ import pytest
 import ollamapy.engine.engine
 from ollamapy.engine.parts import Parts, prepare
 from ollamapy.server.keys import read_keys
+from ollamapy.server.settings import Settings
 from ollamapy.store.store import Store
 from tests.server.fake_engine import FakeEngine
 from tests.server.harness import RunningServer, add_gguf, tiny_gguf
@@ -29,6 +30,12 @@ ENDLESS: dict[str, Any] = {
     "raw": True,
     "options": {"temperature": 0, "num_predict": 1_000_000, "num_ctx": 8192},
 }
+
+
+def test_no_queue_at_all() -> None:
+    """As Ollama has it: 0 is a number, not the default."""
+    assert Settings.from_environment({"OLLAMA_MAX_QUEUE": "0"}).max_queue == 0
+    assert Settings.from_environment({}).max_queue == 512
 
 
 def test_the_environment_sets_limits(tmp_path: Path, smollm2_path: Path) -> None:

@@ -181,6 +181,49 @@ async def test_a_model_that_nobody_waits_for_goes_when_its_load_ends(
         assert engine.unloads == ["a"]
 
 
+@pytest.mark.parametrize("come_back", [False, True])
+async def test_a_load_that_nobody_waits_for_is_stopped(
+    come_back: bool, engine: FakeEngine, residency: Residency, gate: threading.Event
+) -> None:
+    """Who comes meanwhile loads it anew."""
+    stopped = threading.Event()
+
+    def read() -> None:
+        stopped.wait()
+        gate.wait()
+        raise RuntimeError("the load was given up")
+
+    engine.blocking["a"], engine.stops["a"] = read, stopped.set
+    client = asyncio.ensure_future(use(residency, "a"))
+    await until(lambda: engine.loads == ["a"])
+    await leave(client)
+    assert stopped.is_set() and not names(residency)
+    del engine.blocking["a"]
+    again = asyncio.ensure_future(use(residency, "a")) if come_back else None
+    await use(residency, "b")
+    gate.set()
+    await until(lambda: engine.reserved == 0)
+    if again is not None:
+        await again
+    else:
+        await until(lambda: residency.keys() == {"b"})
+    assert engine.loads == ["a", "b", "a"][: 2 + come_back] and not engine.unloads
+
+
+async def test_a_load_that_cannot_be_stopped_holds_nobody_up_for_ever(
+    engine: FakeEngine, residency: Residency, gate: threading.Event
+) -> None:
+    engine.blocking["a"], engine.stops["a"] = gate.wait, lambda: None
+    client = asyncio.ensure_future(use(residency, "a"))
+    await until(lambda: engine.loads == ["a"])
+    await leave(client)
+    with pytest.raises(EngineError, match="no progress"):
+        await asyncio.wait_for(use(residency, "a"), SECONDS)
+    gate.set()
+    await asyncio.wait_for(use(residency, "a"), SECONDS)
+    assert engine.loads == ["a", "a"] and engine.unloads == ["a"]
+
+
 async def test_a_model_waits_for_the_room_of_one_that_nobody_waits_for(gate: threading.Event) -> None:
     """It is not refused, and no other goes for it."""
     engine = FakeEngine(fits=5)
