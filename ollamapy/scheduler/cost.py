@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMOOTHING = 0.2  # weight of a new measurement in its cell
+FIT_EVERY = 16  # measurements: a fit takes as long as the rest of planning, on a core that could compute
 OUTLIER = (
     3.0  # a step that takes longer than this times its cell's average counts as this: others share the CPUs
 )
@@ -37,12 +38,16 @@ class StepCost:
     def __init__(self) -> None:
         self._cells: dict[tuple[int, ...], list[float]] = {}  # mean rows, seen, read, seconds
         self._weights: NDArray[np.float64] | None = None  # fixed, then by Work's fields
+        self._unfitted = 0  # measurements since
 
     def observe(self, work: Work, seconds: float) -> None:
         """A step of so much work took so long."""
         rows, seen, read = work
         cell = (int(rows).bit_length(), int(seen).bit_length(), int(read).bit_length())
         mean = self._cells.get(cell)
+        self._unfitted += 1
+        if mean is None or self._unfitted >= FIT_EVERY:
+            self._weights = None
         if mean is None:
             self._cells[cell] = [rows, seen, read, seconds]
         else:
@@ -50,7 +55,6 @@ class StepCost:
             mean[1] += SMOOTHING * (seen - mean[1])
             mean[2] += SMOOTHING * (read - mean[2])
             mean[3] += SMOOTHING * (min(seconds, OUTLIER * mean[3]) - mean[3])
-        self._weights = None
 
     @property
     def known(self) -> bool:
@@ -70,6 +74,7 @@ class StepCost:
     def _coefficients(self) -> NDArray[np.float64]:
         if self._weights is None:
             self._weights = self._fit()
+            self._unfitted = 0
         return self._weights
 
     def _fit(self) -> NDArray[np.float64]:
