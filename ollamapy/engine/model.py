@@ -350,8 +350,8 @@ class Model:
 
     async def shrink(self, nbytes: int) -> None:
         """Do with so many bytes less of KV pages, as far as that is possible. First goes an embedding program that
-        nobody uses, then what is only promised, then what nobody uses. When memory has to be given back, its steps pause
-        for that long."""
+        nobody uses, then what is only promised, then what nobody uses. When memory has to be given back, its
+        steps pause for that long."""
         nbytes -= await self._drop_embedding()
         if nbytes <= 0:
             return

@@ -135,15 +135,18 @@ async def test_vectors_of_a_chat_model_take_memory_only_while_somebody_wants_it(
 ) -> None:
     model = await engine.load(await engine.prepare(str(smollm2_path)), 1536)
     texts = [[1 + i * n % 900 for i in range(1000)] for n in (3, 7)]
-    before, groups = model.spare_bytes, len(model.load().pages)
+    groups = len(model.load().pages)
     vectors = await model.embed(texts)
     pool = model._embedding_pool
     assert pool is not None and pool.nbytes > 20 * MIB
-    assert model.spare_bytes == before + pool.limit and len(model.load().pages) == 2 * groups
+    assert model.spare_bytes >= pool.limit and len(model.load().pages) == 2 * groups
+    assert model._idle_embedding is pool
     busy = asyncio.ensure_future(model.embed(texts))
-    while model.load().running == 0:
+    for _ in range(1000):
         await asyncio.sleep(0)
-    assert model.spare_bytes == before  # not while it is used
+        if model.load().running:
+            break
+    assert model._idle_embedding is None  # not while it is used
     await engine.shrink(model, 1)
     assert model._embedding_pool is pool and (await busy == vectors).all()
     full = await settled()
@@ -160,4 +163,4 @@ async def test_a_read_can_be_stopped(engine: Engine, smollm2_path: Path) -> None
     before = resident()
     with pytest.raises(RuntimeError, match="the load was given up"):
         await engine.load(prepared)
-    assert resident() - before < 2 * MIB
+    assert resident() - before < NOISE

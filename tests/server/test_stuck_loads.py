@@ -220,6 +220,7 @@ async def test_a_load_that_cannot_be_stopped_holds_nobody_up_for_ever(
     with pytest.raises(EngineError, match="no progress"):
         await asyncio.wait_for(use(residency, "a"), SECONDS)
     gate.set()
+    await until(lambda: engine.unloads)
     await asyncio.wait_for(use(residency, "a"), SECONDS)
     assert engine.loads == ["a", "a"] and engine.unloads == ["a"]
 
