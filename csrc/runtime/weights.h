@@ -53,7 +53,8 @@ class Weights {
     // The same, and nothing is deferred from now on.
     void read();
 
-    // Let a read that goes on in another thread, or any later one, end at its next piece: it throws std::runtime_error.
+    // Let a read that goes on in another thread, or any later one, end at its next piece: it throws
+    // std::runtime_error.
     void stop() { stopped_.store(true, std::memory_order_relaxed); }
 
     // A tensor as float32. Throws FileError.
