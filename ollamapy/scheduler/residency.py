@@ -5,9 +5,10 @@ or leaving: it makes room for another, takes no new users and goes with its last
 waits until it is gone and loads it anew. Models are loaded one at a time, in the order they were asked for, so
 that two with room for one take turns.
 
-A load whose clients have all left ends at once, or, while a thread reads for it, which nothing can stop, with what that
-thread does: then the model goes unless somebody has come for it meanwhile. Such a load, and one that makes no
-progress for load_timeout, is adrift: it has lost its turn to the next one and keeps the memory that it was promised.
+A load whose clients have all left ends at once, or, while a thread reads for it, when that thread does. The reading of
+weights is told to stop, and who comes meanwhile loads the model anew; a thread that cannot be told goes on, and the
+model goes unless somebody has come for it. Such a load, and one that makes no progress for load_timeout, is adrift: it
+has lost its turn to the next one and keeps the memory that it was promised.
 
 Memory is found in this order: what is free; KV pages that were promised to others or hold what may be asked for again,
 idle models first; idle models, the one used longest ago first; busy ones, when they are done. What would not be
@@ -455,6 +456,8 @@ class Residency:
                 resident.timer.cancel()
             if not resident.working:
                 resident.loading.cancel()
+            elif not resident.loading.done():
+                resident.reading.stop()
         if loading:
             await asyncio.wait(loading, timeout=_GRACE)
         for task in loading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,9 +32,10 @@ _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
 _NOBODY_CAN = ("vision", "audio", "image")
 
-_MOST_LOOKUPS = 256  # that wait for the disk at once
-_LOOKUP_SECONDS = 300.0
-_lookups: set[asyncio.Future[ServedModel]] = set()
+# So many wait for the disk, the first of them for so many seconds: further ones are refused, each would take a thread.
+_MANY_LOOKUPS, _PATIENCE = 64, 10.0
+_LOOKUP_SECONDS = 300.0  # then a client has an error
+_lookups: dict[asyncio.Future[ServedModel], float] = {}  # when they began
 
 NO_TEMPLATE = "{{ .Prompt }}"  # what a model without a template is said to have
 
@@ -268,11 +270,12 @@ async def find_model(store: Store, asked: str) -> ServedModel:
 
 async def _look_up(function: Callable[..., ServedModel], *arguments: object) -> ServedModel:
     """In a thread of its own: a disk that hangs must not take those that everything else uses."""
-    if len(_lookups) >= _MOST_LOOKUPS:
+    now = time.monotonic()
+    if len(_lookups) >= _MANY_LOOKUPS and now - min(_lookups.values()) > _PATIENCE:
         raise EngineError("the model store does not answer")
     task = asyncio.ensure_future(Reading().run(function, *arguments))
-    _lookups.add(task)
-    task.add_done_callback(_lookups.discard)
+    _lookups[task] = now
+    task.add_done_callback(_lookups.pop)
     try:
         return await asyncio.wait_for(asyncio.shield(task), _LOOKUP_SECONDS)
     except asyncio.TimeoutError:

@@ -111,7 +111,9 @@ def test_answers_and_streams(live: RunningServer, case: str) -> None:
         if case in ("chat", "completions"):
             more["stream_options"] = {"include_usage": True}
         lines = [
-            line for line in post(live, path, body | more).text.splitlines() if line.startswith("data: ")
+            line
+            for line in post(live, path, body | more).text.strip().split("\n")
+            if line.startswith("data: ")
         ]
         events = [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"]
         assert len(events) >= 3

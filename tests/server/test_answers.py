@@ -37,7 +37,7 @@ def chat(server: RunningServer, model: str, text: str, **more: Any) -> httpx.Res
 def test_calls_in_a_stream(scripted: RunningServer) -> None:
     create(scripted, "caller", template=TEMPLATE)
     response = chat(scripted, "caller", f"Sure. {CALL} {CALL} Done.", tools=TOOLS)
-    events = [json.loads(line) for line in response.text.splitlines()]
+    events = [json.loads(line) for line in response.text.strip().split("\n")]
     calls = [call for event in events for call in event["message"].get("tool_calls", [])]
     assert [call["function"] for call in calls] == [
         {"index": 0, "name": "add", "arguments": {"b": 1, "a": [2]}},

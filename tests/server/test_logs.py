@@ -65,7 +65,7 @@ def test_a_generation_has_a_line_with_its_figures(server: RunningServer, log: li
             server.url + "/api/generate", json=body, headers={"X-Request-Id": ident}, timeout=60
         )
         assert answer.headers["X-Request-Id"] == ident
-        last = json.loads(answer.text.splitlines()[-1])
+        last = json.loads(answer.text.strip().split("\n")[-1])
         line = finished(log, ident)
         assert (line["method"], line["path"], line["status"]) == ("POST", "/api/generate", 200)
         assert (line["model"], line["end"]) == ("smollm2:135m", "length")

@@ -22,7 +22,7 @@ def post(server: RunningServer, path: str, body: object, **arguments: Any) -> ht
 
 
 def lines(response: httpx.Response) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in response.text.splitlines()]
+    return [json.loads(line) for line in response.text.strip().split("\n")]
 
 
 def test_generate_streams(scripted: RunningServer) -> None:

@@ -18,7 +18,7 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.test_residency import model, use
 
 SECONDS = 20.0
-TIMEOUT = 0.3  # of loads: a busy machine may keep a thread from computing for some of that
+TIMEOUT = 0.8  # of loads: a busy machine may keep a thread from computing for some of that
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_a_stuck_load_fails_its_clients_and_holds_up_nobody_else(
     first, second = (asyncio.ensure_future(use(residency, "stuck")) for _ in range(2))
     other = asyncio.ensure_future(use(residency, "other"))
     for client in (first, second):
-        with pytest.raises(EngineError, match=r"loading stuck has made no progress for 0\.3 s"):
+        with pytest.raises(EngineError, match=r"loading stuck has made no progress for 0\.8 s"):
             await client
     await other
     with pytest.raises(EngineError, match="no progress"):
