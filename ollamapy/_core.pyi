@@ -357,10 +357,10 @@ def sample(
 @final
 class GrammarState:
     """Where an answer stands in its grammar, for the core to ask: addresses of llguidance's matcher, of its
-    llg_matcher_validate_tokens and llg_matcher_compute_mask_into, and the words of a mask. owner keeps them
-    alive. Raises ValueError for an address or a size of 0."""
+    llg_matcher_validate_tokens and llg_matcher_compute_mask_into, and the tokens of its vocabulary. owner keeps
+    them alive. Raises ValueError for an address or a size of 0."""
 
-    def __init__(self, owner: object, state: int, validate: int, fill: int, words: int) -> None: ...
+    def __init__(self, owner: object, state: int, validate: int, fill: int, tokens: int) -> None: ...
 
 @final
 class Sequence:

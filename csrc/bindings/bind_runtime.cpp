@@ -33,14 +33,14 @@ py::object output_of(const StepResult& result) {
 }
 
 GrammarState grammar_state(const py::object&, uintptr_t state, uintptr_t validate, uintptr_t fill,
-                           int64_t words) {
-    if (state == 0 || validate == 0 || fill == 0 || words < 1)
-        throw InvalidError("a grammar needs its state, its functions and masks of a word at least");
+                           int64_t tokens) {
+    if (state == 0 || validate == 0 || fill == 0 || tokens < 1)
+        throw InvalidError("a grammar needs its state, its functions and a vocabulary");
     GrammarState grammar;
     grammar.state = reinterpret_cast<void*>(state);
     grammar.validate = reinterpret_cast<decltype(grammar.validate)>(validate);
     grammar.fill = reinterpret_cast<decltype(grammar.fill)>(fill);
-    grammar.words = words;
+    grammar.tokens = tokens;
     return grammar;
 }
 
@@ -79,7 +79,7 @@ void bind_runtime(py::module_& module) {
 
     py::class_<GrammarState>(module, "GrammarState", py::is_final())
         .def(py::init(&grammar_state), py::arg("owner"), py::arg("state"), py::arg("validate"),
-             py::arg("fill"), py::arg("words"), py::keep_alive<1, 2>());
+             py::arg("fill"), py::arg("tokens"), py::keep_alive<1, 2>());
 
     py::class_<Sequence, std::shared_ptr<Sequence>>(module, "Sequence", py::is_final())
         .def(py::init([](std::vector<int32_t> tokens, std::optional<SamplingParams> sampling,

@@ -50,10 +50,10 @@ bool MaskSlot::draw(int64_t position, std::chrono::steady_clock::time_point dead
     }
     draw({}, [&](int32_t token) -> std::span<const uint32_t> {
         const auto id = static_cast<uint32_t>(token);
-        if (grammar_.validate(grammar_.state, &id, 1) == 1) return {};
+        if (token < grammar_.tokens && grammar_.validate(grammar_.state, &id, 1) == 1) return {};
         if (!words_.empty()) return words_;
         const auto started = std::chrono::steady_clock::now();
-        words_.assign(static_cast<size_t>(grammar_.words), 0);
+        words_.assign(static_cast<size_t>((grammar_.tokens + 31) / 32), 0);
         const bool filled =
             grammar_.fill(grammar_.state, words_.data(), words_.size() * sizeof(uint32_t)) == 0;
         seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

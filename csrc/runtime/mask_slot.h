@@ -19,7 +19,7 @@ struct GrammarState {
     int32_t (*validate)(void* state, const uint32_t* tokens,
                         size_t n_tokens) = nullptr;                             // how many may follow
     int32_t (*fill)(void* state, uint32_t* mask, size_t mask_bytes) = nullptr;  // 0: it is written
-    int64_t words = 0;                                                          // of a mask
+    int64_t tokens = 0;  // of the vocabulary; the model may have rows for more, which no grammar knows
 };
 
 // Says which tokens may stand at a position, one position at a time: with a mask, or by asking the grammar,

@@ -191,7 +191,7 @@ class Matcher:
                 addressof(self._library, "llg_matcher_compute_mask_into"),
             )
         )
-        return GrammarState(self, state, validate, fill, self._trie.words)
+        return GrammarState(self, state, validate, fill, self._trie.size)
 
     def error(self) -> str:
         """What went wrong, once and for all; empty as long as nothing has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from ollamapy._core import GrammarState, SamplingParams, Sequence, sample
 from ollamapy.engine import Engine, constrained
+from ollamapy.engine.bench import Bench
 from ollamapy.engine.constrained_grammar import (
     checked,
     json_grammar,
@@ -33,6 +35,7 @@ from ollamapy.types import Constraint, GenerationRequest, RequestError, Sampling
 from tests.clients.scripted_model import build
 from tests.engine.schemas import SchemaMaker
 
+MODELS = Path(__file__).parents[1] / "golden" / "models"
 SCHEMAS = 500
 PERSON = {
     "type": "object",
@@ -184,6 +187,36 @@ def test_a_grammar_for_the_core() -> None:
         free.ask_grammar(1)
     with pytest.raises(ValueError, match="not constrained"):
         Sequence([1]).set_mask(1, np.ones(1, np.uint32))
+
+
+def test_rows_of_logits_beyond_the_vocabulary_are_no_tokens_of_a_grammar() -> None:
+    """Models pad their output; the grammar library takes an unknown token for an error of its own."""
+    bench = Bench(str(MODELS / "tiny-llama.gguf"), 1, 1)
+    asked: list[int] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    def validate(_: Any, tokens: Any, count: int) -> int:
+        asked.append(tokens[0])
+        return 0
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    def fill(_: Any, mask: Any, size: int) -> int:
+        assert size == (tokens + 31) // 32 * 4
+        mask[0] = 1 << 2
+        return 0
+
+    functions = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (validate, fill)]
+    cache = bench._cache(1, 2)
+    for tokens in (3, 1 << 20):
+        sequence = Sequence(
+            [1], SamplingParams(temperature=0), grammar=GrammarState(0, 1, *functions, tokens)
+        )
+        sequence.set_page(0, 0, 0)
+        sequence.ask_grammar(1)
+        bench._runner.submit(bench.program, cache, [(sequence, 0, 1, 1)])
+        (result,) = bench._runner.wait()
+        assert [drawn.token for drawn in result.samples] == [2]
+        assert sequence.mask_seconds > 0 and len(asked) == (tokens > 3)
 
 
 async def test_a_full_window_shifts_under_a_grammar(flat: Model) -> None:
