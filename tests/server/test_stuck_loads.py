@@ -7,7 +7,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -319,15 +319,25 @@ async def test_whoever_comes_and_goes_nothing_is_left(seed: int) -> None:
                 await visit
             assert len(engine.models) == len(set(m.path for m in engine.models))
 
-    await asyncio.wait_for(asyncio.gather(*(client() for _ in range(10))), SECONDS)
-    await until(lambda: all(r.loading.done() for r in residency._models.values()))
+    await in_time(residency, asyncio.gather(*(client() for _ in range(10))))
+    await until(lambda: all(r.ready for r in residency._models.values()))
     await until(lambda: engine.reserved == 0 and not residency._leaving)
     assert sorted(names(residency)) == sorted(m.path for m in engine.models)
     assert not any(r.leaving or r.users or r.adrift or r.working for r in residency._models.values())
     assert not residency._loads.locked()
     for key in keys:
-        await asyncio.wait_for(use_patiently(residency, key), SECONDS)
+        await in_time(residency, use_patiently(residency, key))
     await residency.close()
+
+
+async def in_time(residency: Residency, work: Awaitable[object]) -> None:
+    try:
+        await asyncio.wait_for(work, SECONDS)
+    except asyncio.TimeoutError:
+        state = [
+            (r.name, r.users, r.leaving, r.adrift, r.stuck, r.loading) for r in residency._models.values()
+        ]
+        pytest.fail(f"somebody waits for ever: {state}")
 
 
 async def use_patiently(residency: Residency, key: str) -> None:
