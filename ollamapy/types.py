@@ -76,7 +76,8 @@ class TokenLogprob:
 
 @dataclass(slots=True)
 class Usage:
-    """What a request has cost so far. Durations are nanoseconds, measured on the device thread's clock."""
+    """What a request has cost: its prompt so far, its answer once it has ended. Durations are nanoseconds, measured on
+    the device thread's clock."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0

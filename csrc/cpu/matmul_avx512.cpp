@@ -216,7 +216,7 @@ struct QuantizedKernel : StoredRows {
         });
     }
 
-    // from: kPrefetchAhead bytes behind the weights that are used now.
+    // from: kPrefetchAhead bytes behind the weights that are used now, or a little more.
     template <int C>
     [[gnu::always_inline]] static inline void fetch_weights(const uint8_t* from, int64_t bytes) {
         if constexpr (C <= 2) return fetch<T, kSecondCache>(from, bytes);

@@ -22,7 +22,8 @@ double monotonic() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// How long a step waits for masks once its logits are there: its company waits with it.
+// How long a step waits for masks once its logits are there: its company waits with it. One that the draw
+// itself computes comes on top; answers whose masks are slow have them computed beforehand.
 constexpr auto kMaskPatience = std::chrono::milliseconds(5);
 
 int64_t page_of(int64_t position) {

@@ -352,6 +352,8 @@ int32_t greedy(const SamplerScratch& scratch) {
     return static_cast<int32_t>(std::find(begin, scratch.keys.end(), *block) - scratch.keys.begin());
 }
 
+constexpr int64_t kSecondDraw = int64_t{1} << 62;  // beyond every position
+
 int32_t choose(const SamplingParams& params, int64_t position, SamplerScratch& scratch) {
     // Only typical_p can drop the best token.
     if (params.temperature <= 0 && params.typical_p >= 1) return greedy(scratch);
@@ -419,7 +421,8 @@ Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> histo
         const std::span<const uint32_t> allowed = review(token);
         if (allowed.empty()) return token;
         apply_mask(allowed, scratch);
-        return choose(params, position, scratch);
+        // Another random number: that the first token was refused says where its own lay.
+        return choose(params, position | kSecondDraw, scratch);
     };
     if (params.logprobs < 0) {
         result.token = choose_token();

@@ -96,6 +96,7 @@ class TokenMasks:
         self.gate: ThoughtGate | None = None  # of a model that may think before it answers
         self.numbers: NumberLimit | None = None  # of an answer in JSON
         self.mask: Words = np.zeros(trie.words, np.uint32)
+        self._last_word = np.uint32(0xFFFFFFFF >> (-trie.size % 32))  # the bits that are tokens
         self.state: GrammarState = matcher.state()
         self.ready = False
         self._filled = False  # the mask is that of the next token
@@ -116,7 +117,7 @@ class TokenMasks:
         if not self._slow:
             try:
                 self._step(token)
-            except GrammarError as error:
+            except Exception as error:  # one request's, whatever it is
                 failed(error)
             else:
                 deliver()
@@ -187,6 +188,7 @@ class TokenMasks:
             self.numbers.apply(self.mask)
         if gate is not None and not gate.passed:
             gate.open(self.mask, self._trie.end_tokens)
+        self.mask[-1] &= self._last_word  # a model may have rows for more
         self._slow = time.monotonic() - started > _SLOW
         self._filled = self.ready = True
 

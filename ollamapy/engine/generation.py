@@ -239,7 +239,10 @@ class Generation:
 
     def grammar_error(self) -> Exception | None:
         """What went wrong in its grammar, if anything has."""
-        return None if self._masks is None else self._masks.error()
+        if self._masks is None:
+            return None
+        self.sequence.close_mask()  # a step that draws may be using it
+        return self._masks.error()
 
     def abandon(self) -> None:
         """Nobody listens any more."""

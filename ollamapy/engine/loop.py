@@ -154,12 +154,17 @@ class StepLoop:
             if lane in self._shares:
                 self._shares[lane].landed(result.ended - result.started)
             metrics.STEP_SECONDS.observe(result.ended - result.started)
-            if result.error is None:
-                lane.finish(items, result)
-            else:
-                log.error("step %d failed: %s", result.step, result.error)
-                lane.failed(items, result.error)
-            self._landed.set()
+            try:
+                if result.error is None:
+                    lane.finish(items, result)
+                else:
+                    log.error("step %d failed: %s", result.step, result.error)
+                    lane.failed(items, result.error)
+            except Exception:  # a bug of ours: the results behind this one are others'
+                log.exception("the results of a step could not be handed out")
+                lane.fail(EngineError("the engine failed"))
+            finally:
+                self._landed.set()
 
     def _submit(self) -> None:
         while len(self._flying) < self._ahead:

@@ -119,7 +119,9 @@ class StepBudget:
         alone = self._cost.seconds(self._decoding)
         self._each = self._cost.each
         self._least = min(self._most, LEAST_ROWS)
-        self._left = LONGEST - alone
+        self._left = max(
+            LONGEST - alone, alone
+        )  # where the weights alone take that long, rows have as much again
         if self._decoding.rows:
             self._left = min(
                 self._left, (STRETCH - 1) * alone * max(1.0, self._clients / self._decoding.rows)

@@ -32,7 +32,7 @@ _SERVED = ("tools", "insert", "thinking")
 _GPT_OSS = ("gptoss", "gpt-oss")
 _NOBODY_CAN = ("vision", "audio", "image")
 
-# So many wait for the disk, the first of them for so many seconds: further ones are refused, each would take a thread.
+# So many wait for the disk for more than so many seconds: further ones are refused, each would take a thread.
 _MANY_LOOKUPS, _PATIENCE = 64, 10.0
 _LOOKUP_SECONDS = 300.0  # then a client has an error
 _lookups: dict[asyncio.Future[ServedModel], float] = {}  # when they began
@@ -271,7 +271,7 @@ async def find_model(store: Store, asked: str) -> ServedModel:
 async def _look_up(function: Callable[..., ServedModel], *arguments: object) -> ServedModel:
     """In a thread of its own: a disk that hangs must not take those that everything else uses."""
     now = time.monotonic()
-    if len(_lookups) >= _MANY_LOOKUPS and now - min(_lookups.values()) > _PATIENCE:
+    if sum(now - began > _PATIENCE for began in _lookups.values()) >= _MANY_LOOKUPS:
         raise EngineError("the model store does not answer")
     task = asyncio.ensure_future(Reading().run(function, *arguments))
     _lookups[task] = now

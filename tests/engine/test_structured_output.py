@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import math
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,39 @@ async def test_masks_are_computed_for_refused_tokens_only(
     monkeypatch.setattr(constrained.TokenMasks, "_more_than_grammar", True)
     assert await answer(model, request) == asked
     assert masked and not any(masked)
+
+
+def test_what_is_drawn_anew_is_drawn_from_the_mask() -> None:
+    """With a random number of its own: that the first draw was refused says where its number lay."""
+    bench = Bench(str(MODELS / "tiny-llama.gguf"), 1, 1)
+    cache = bench._cache(1, 2)
+
+    def step(sequence: Sequence, want_logits: bool) -> Any:
+        sequence.set_page(0, 0, 0)
+        bench._runner.submit(bench.program, cache, [(sequence, 0, 1, 1)], want_logits)
+        return bench._runner.wait()[0]
+
+    logits = step(Sequence([1]), True).output[0]
+    bias = [(token, 50 + math.log(share) - float(logits[token])) for token, share in ((5, 5), (6, 3), (7, 2))]
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    def validate(_: Any, tokens: Any, count: int) -> int:
+        return int(tokens[0] in (6, 7))
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    def fill(_: Any, mask: Any, size: int) -> int:
+        mask[0] = 1 << 6 | 1 << 7
+        return 0
+
+    functions = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (validate, fill)]
+    drawn: Counter[int] = Counter()
+    for seed in range(600):
+        params = SamplingParams(temperature=1, top_k=0, top_p=1, seed=seed, logit_bias=bias)
+        sequence = Sequence([1], params, grammar=GrammarState(0, 1, *functions, len(logits)))
+        sequence.ask_grammar(1)
+        drawn[step(sequence, False).samples[0].token] += 1
+    assert drawn.keys() == {6, 7}
+    assert 0.53 < drawn[6] / 600 < 0.67, "three of five"
 
 
 def test_a_grammar_for_the_core() -> None:
