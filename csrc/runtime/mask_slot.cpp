@@ -4,25 +4,23 @@
 
 namespace ollamapy {
 
-void MaskSlot::set(int64_t position, std::span<const uint32_t> words) {
+void MaskSlot::put(int64_t position, std::span<const uint32_t> words, bool asks) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         words_.assign(words.begin(), words.end());
         position_ = position;
-        asks_ = false;
+        asks_ = asks;
     }
     changed_.notify_all();
 }
 
+void MaskSlot::set(int64_t position, std::span<const uint32_t> words) {
+    put(position, words, false);
+}
+
 void MaskSlot::ask(int64_t position, std::span<const uint32_t> words) {
     if (grammar_.state == nullptr) throw InvalidError("the sequence has no grammar to ask");
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        words_.assign(words.begin(), words.end());
-        position_ = position;
-        asks_ = true;
-    }
-    changed_.notify_all();
+    put(position, words, true);
 }
 
 void MaskSlot::close() {

@@ -45,6 +45,8 @@ class MaskSlot {
     double seconds();  // that the last draw computed a mask
 
   private:
+    void put(int64_t position, std::span<const uint32_t> words, bool asks);
+
     const GrammarState grammar_;
     std::mutex mutex_;
     std::condition_variable changed_;

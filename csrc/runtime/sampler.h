@@ -77,10 +77,10 @@ using Review = std::function<std::span<const uint32_t>(int32_t token)>;
 // One draw from logits [n_vocab]. history: the tokens before this one, prompt included; ids outside the
 // vocabulary are ignored. position: that of the new token. mask: bit i % 32 of word i / 32 says whether token
 // i may be drawn, tokens past its end may not; empty: all may. review: where set, it has the last word; with
-// the mask it gives, the distribution is that of a draw from the mask at once, except that top_k, typical_p
-// and top_p first count what it refuses. Log probabilities are those without mask and bias. Safe from several
-// threads, each with its own scratch. Throws SamplingError; InvalidError when n_vocab is not between 1 and
-// 2^31 - 1.
+// the mask it gives, the distribution is that of a draw from the mask at once, except that top_k, typical_p,
+// top_p and min_p first count what it refuses. Log probabilities are those without mask and bias. Safe from
+// several threads, each with its own scratch. Throws SamplingError; InvalidError when n_vocab is not between
+// 1 and 2^31 - 1.
 Sample draw(const float* logits, int64_t n_vocab, std::span<const int32_t> history,
             const SamplingParams& params, int64_t position, SamplerScratch& scratch,
             std::span<const uint32_t> mask = {}, const Review& review = {});

@@ -1,8 +1,8 @@
 """Constrained decoding: which tokens a grammar lets follow.
 
 The grammars are llguidance's: JSON Schema, regular expressions and Lark, compiled to one notation by
-ollamapy.engine.constrained_grammar. Everything that takes long (the token trie of a vocabulary, a grammar, a mask that
-is not ready in no time) runs in threads without the GIL.
+ollamapy.engine.constrained_grammar. The token trie of a vocabulary and a grammar take long and are made in threads
+without the GIL; so are masks, as long as the last one was slow.
 """
 
 from __future__ import annotations

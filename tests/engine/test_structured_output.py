@@ -60,6 +60,18 @@ async def flat(engine: Engine, tmp_path: Path) -> Model:
     return await engine.load(await engine.prepare(str(build(tmp_path / "flat.gguf", {"<|go|>": "text"}))))
 
 
+GRAMMAR_CALL = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
+)
+
+
+def core_grammar(validate: Any, fill: Any, tokens: int) -> GrammarState:
+    """A grammar of tokens that answers the core as two GRAMMAR_CALLs do, as llguidance's functions else."""
+    functions = (validate, fill)
+    addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
+    return GrammarState(functions, 1, *addresses, tokens)
+
+
 def ask(model: Model, constraint: Constraint | None, seed: int = 1, **more: Any) -> GenerationRequest:
     options: dict[str, Any] = {"num_predict": 1024, "num_ctx": 4096} | more
     hot = SamplingOptions(temperature=1e6, top_k=0, top_p=1.0, seed=seed)
@@ -194,20 +206,19 @@ def test_what_is_drawn_anew_is_drawn_from_the_mask() -> None:
     logits = step(Sequence([1]), True).output[0]
     bias = [(token, 50 + math.log(share) - float(logits[token])) for token, share in ((5, 5), (6, 3), (7, 2))]
 
-    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    @GRAMMAR_CALL
     def validate(_: Any, tokens: Any, count: int) -> int:
         return int(tokens[0] in (6, 7))
 
-    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    @GRAMMAR_CALL
     def fill(_: Any, mask: Any, size: int) -> int:
         mask[0] = 1 << 6 | 1 << 7
         return 0
 
-    functions = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (validate, fill)]
     drawn: Counter[int] = Counter()
     for seed in range(600):
         params = SamplingParams(temperature=1, top_k=0, top_p=1, seed=seed, logit_bias=bias)
-        sequence = Sequence([1], params, grammar=GrammarState(0, 1, *functions, len(logits)))
+        sequence = Sequence([1], params, grammar=core_grammar(validate, fill, len(logits)))
         sequence.ask_grammar(1)
         drawn[step(sequence, False).samples[0].token] += 1
     assert drawn.keys() == {6, 7}
@@ -229,23 +240,20 @@ def test_rows_of_logits_beyond_the_vocabulary_are_no_tokens_of_a_grammar() -> No
     bench = Bench(str(MODELS / "tiny-llama.gguf"), 1, 1)
     asked: list[int] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    @GRAMMAR_CALL
     def validate(_: Any, tokens: Any, count: int) -> int:
         asked.append(tokens[0])
         return 0
 
-    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t)
+    @GRAMMAR_CALL
     def fill(_: Any, mask: Any, size: int) -> int:
         assert size == (tokens + 31) // 32 * 4
         mask[0] = 1 << 2
         return 0
 
-    functions = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (validate, fill)]
     cache = bench._cache(1, 2)
     for tokens in (3, 1 << 20):
-        sequence = Sequence(
-            [1], SamplingParams(temperature=0), grammar=GrammarState(0, 1, *functions, tokens)
-        )
+        sequence = Sequence([1], SamplingParams(temperature=0), grammar=core_grammar(validate, fill, tokens))
         sequence.set_page(0, 0, 0)
         sequence.ask_grammar(1)
         bench._runner.submit(bench.program, cache, [(sequence, 0, 1, 1)])

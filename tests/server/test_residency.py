@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import pytest
 
 from ollamapy.scheduler.residency import DoesNotFitError, Residency, Wanted
 from ollamapy.server.duration import FOREVER
 from tests.server.fake_engine import FakeEngine
+
+SECONDS = 20.0
 
 
 def model(key: str) -> Wanted:
@@ -47,12 +50,16 @@ async def test_a_leaving_client_does_not_take_the_load_away() -> None:
     await residency.close()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.002)
+
+
 async def gone(engine: FakeEngine, unloads: list[str]) -> None:
     """Wait until so many models were unloaded: on a busy machine that takes its time."""
-    for _ in range(1000):
-        if len(engine.unloads) >= len(unloads):
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: len(engine.unloads) >= len(unloads))
     assert engine.unloads == unloads
 
 

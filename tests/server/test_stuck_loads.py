@@ -15,9 +15,8 @@ from ollamapy.scheduler.reading import Reading
 from ollamapy.scheduler.residency import MOST_ADRIFT, DoesNotFitError, Residency
 from ollamapy.types import EngineError
 from tests.server.fake_engine import FakeEngine
-from tests.server.test_residency import model, use
+from tests.server.test_residency import SECONDS, model, until, use
 
-SECONDS = 20.0
 TIMEOUT = 0.8  # of loads: a busy machine may keep a thread from computing for some of that
 
 
@@ -39,13 +38,6 @@ async def residency(engine: FakeEngine) -> AsyncIterator[Residency]:
     made = Residency(engine, 300, 3, TIMEOUT)
     yield made
     await made.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.002)
 
 
 async def leave(task: asyncio.Future[None]) -> None:
