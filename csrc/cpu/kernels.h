@@ -65,7 +65,7 @@ struct MatmulKernels {
     void (*matmul)(const MatmulTask& task, int64_t tile_begin, int64_t tile_end, int64_t row_begin,
                    int64_t row_end);
     // Quantize blocks [block_begin, block_end) of a row into their place in out; x is the first value of
-    // block_begin. Per block of 32, scale = max|x| / 127, q = round-half-even(x * (127 / max|x|)).
+    // block_begin. How they are rounded: packed.h.
     void (*quantize_row)(const float* x, const QuantizedRows& out, int64_t row, int64_t block_begin,
                          int64_t block_end);
     // Bytes of scratch that products with such weights need, however many the rows. May be 0.

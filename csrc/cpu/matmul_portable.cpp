@@ -144,7 +144,7 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row, int64_t
         } else if (max_bits >= kZeroBelow) {
             float max;
             std::memcpy(&max, &max_bits, 4);
-            scale = max / 127.0f;
+            scale = round_scale(max / 127.0f);
             const float inverse = 127.0f / max;
             for (int k = 0; k < kBlock; ++k) {
                 q[k] = static_cast<int8_t>(std::nearbyint(x[k] * inverse));

@@ -33,7 +33,7 @@ void quantize_row(const float* x, const QuantizedRows& out, int64_t row, int64_t
         } else if (max_bits >= kZeroBelow) {
             float max;
             __builtin_memcpy(&max, &max_bits, 4);
-            scale = max / 127.0f;
+            scale = round_scale(max / 127.0f);
             const __m256 inverse = _mm256_set1_ps(127.0f / max);
             __m256i wide[4];
             for (int i = 0; i < 4; ++i) wide[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));

@@ -112,7 +112,9 @@ void read_block_row(DType type, const uint8_t* tile, int64_t block, int64_t r, B
 // each half h of the block pairs of int16: the sums of its columns k with k % 4 < 2 and of the others (what
 // an int16 lane of a product of bytes adds up); and the int32 -sum.
 //
-// Per block: scale = max|x| / 127 and q = round-half-even(x * (127 / max|x|)). A block whose max|x| is below
+// Per block: scale = max|x| / 127, rounded to the 11 bits of an f16 (of any exponent), and q =
+// round-half-even(x * (127 / max|x|)): the integers and scales of ggml's Q8_0 and Q8_1 blocks, so that our
+// rounding is Ollama's where the formats meet. A block whose max|x| is below
 // 2^-100 becomes zero (127 / max|x| could overflow); one with an infinity or a NaN becomes scale NaN, so that
 // its products are NaN.
 constexpr int64_t kPanelRows = 12;
@@ -128,5 +130,14 @@ static inline uint8_t* block_of_row(const QuantizedRows& rows, int64_t row, int6
 constexpr uint32_t kZeroBelow = 0x0d800000;  // bits of 2^-100
 constexpr uint32_t kInfinity = 0x7f800000;
 constexpr uint32_t kQuietNan = 0x7fc00000;
+
+// A positive finite f32 to the nearest with the 11 bits of an f16, halves to even.
+static inline float round_scale(float scale) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &scale, 4);
+    bits = (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu;
+    __builtin_memcpy(&scale, &bits, 4);
+    return scale;
+}
 
 }  // namespace ollamapy::cpu

@@ -95,13 +95,19 @@ def fma(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) 
     return odd.view(np.float64).astype(np.float32)
 
 
+def round_scale(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """To the 11 bits of an f16, of any exponent."""
+    fraction, exponent = np.frexp(scale)  # exact, and so is what follows but for rint
+    return np.ldexp(np.rint(fraction * 2048), exponent - 11).astype(np.float32)
+
+
 def quantize_rows(
     x: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
     """(q [m, blocks, 32], scale [m, blocks], scale * sum [m, blocks])."""
     blocks = x.reshape(len(x), -1, 32)
     top = np.abs(blocks).max(axis=-1)
-    scale = np.where(top < 2.0**-100, np.float32(0), top / np.float32(127)).astype(np.float32)
+    scale = np.where(top < 2.0**-100, np.float32(0), round_scale(top / np.float32(127)))
     with np.errstate(divide="ignore"):
         inverse = np.where(top < 2.0**-100, np.float32(0), np.float32(127) / top).astype(np.float32)
     q = np.rint(blocks * inverse[..., None]).astype(np.int64)
@@ -317,6 +323,19 @@ def test_rounding_is_half_to_even(isa: str) -> None:
     halves[0] = 127
     y = pack(Type.Q8_0, identity, 32).matmul(halves[None], isa)
     assert np.array_equal(y[0], 127 * np.rint(halves))
+
+
+@each_isa
+def test_rows_are_rounded_as_ggml_rounds_them(isa: str) -> None:
+    """A product with the identity shows the values of ggml's Q8_0 blocks, as the gguf package makes them."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((64, 32)) * np.exp(rng.uniform(-3, 9, (64, 1)))).astype(np.float32)
+    identity = gguf.quants.quantize(np.eye(32, dtype=np.float32) * 127, Type.Q8_0)  # of scale 1
+    y = pack(Type.Q8_0, identity, 32).matmul(x, isa) / 127
+    blocks = gguf.quants.quantize(x, Type.Q8_0)
+    scales = np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32)
+    assert np.array_equal(np.rint(y / scales), blocks[:, 2:].view(np.int8))
+    assert np.allclose(y, gguf.quants.dequantize(blocks, Type.Q8_0), rtol=1e-6, atol=0)
 
 
 @each_isa
