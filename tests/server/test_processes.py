@@ -151,6 +151,12 @@ def contents(models: Path) -> set[str]:
     return {str(path.relative_to(models)) for path in models.rglob("*")} if models.exists() else set()
 
 
+def hidden(models: Path) -> list[str]:
+    """What is not whole yet, while a server removes it: unlike rglob() this takes no offence at folders that vanish."""
+    found = [name for _, folders, files in os.walk(models) for name in folders + files]
+    return [name for name in found if name.startswith(".partial-")]
+
+
 @pytest.mark.parametrize("delay", [0.05, 0.4, 0.8, 1.2])
 def test_kill_during_pull_and_create_leaves_nothing(tmp_path: Path, delay: float) -> None:
     links = tmp_path / "links"
@@ -175,8 +181,7 @@ def test_kill_during_pull_and_create_leaves_nothing(tmp_path: Path, delay: float
         thread.join()
     with running(models, **environment) as server:
         store = Store(models)
-        # Beside the server that removes them: a folder may be gone when it is looked into.
-        wait_until(lambda: not list((models / "blobs").glob(".partial-*")))
+        wait_until(lambda: not hidden(models))
         named = {digest for model in store.list() for digest in model.manifest.digests}
         wait_until(lambda: not (models / "blobs").exists() or store.blobs.digests() == named)
         for model in store.list():
@@ -202,7 +207,7 @@ def test_a_client_that_leaves_does_not_break_the_write(tmp_path: Path) -> None:
             for line in response.iter_lines():
                 if "importing" in line or "writing" in line:
                     break
-        wait_until(lambda: not list(models.rglob(".partial-*")), 20)
+        wait_until(lambda: not hidden(models), 20)
         store = Store(models)
         wait_until(lambda: [model.name.short for model in store.list()] == ["pip/a-pack/m:latest"], 20)
 
