@@ -68,8 +68,15 @@ class Client:
     async def call(self, method: str, path: str, body: object = None) -> Any:
         """One request and its JSON answer, None for an empty one. Raises ClientError."""
         response = await self._send(method, path, json=body)
-        data = await response.read()
-        return json.loads(data) if data else None
+        try:
+            data = await response.read()
+            return json.loads(data) if data else None
+        except aiohttp.ClientError as error:
+            raise ClientError(f"the answer of {self.url} broke off: {error}", response.status) from None
+        except ValueError:
+            raise ClientError(
+                f"{self.url} answers, but not as an Ollama server does", response.status
+            ) from None
 
     async def exists(self, path: str) -> bool:
         """Whether HEAD finds something."""

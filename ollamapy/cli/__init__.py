@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from ollamapy import __version__
 from ollamapy.cli.command import usage_text
 
 _COMMANDS = {  # name: (module, attribute, one line of help)
@@ -69,7 +68,9 @@ class _Lazy(click.Group):
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"ollamapy version is {__version__}")
+        from ollamapy.cli.version import print_version
+
+        print_version()
         ctx.exit()
 
 
@@ -86,7 +87,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     expose_value=False,
     is_eager=True,
     callback=_print_version,
-    help="Show the version.",
+    help="Show the versions of the server and of this program.",
 )
 @click.pass_context
 def _group(ctx: click.Context) -> None:

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ollamapy import __version__
+from ollamapy import API_VERSION, __version__
 from ollamapy.server.anthropic_messages import count_tokens, messages
 from ollamapy.server.decode import BODIES, new_bodies
 from ollamapy.server.metrics import metrics
@@ -44,7 +44,6 @@ from ollamapy.types import RequestError
 _log = logging.getLogger("ollamapy")
 
 _MAX_BODY = 1 << 30  # bytes of a JSON body: images come in base64
-API_VERSION = "0.99.0"  # the Ollama whose API this is: some clients refuse to talk to an older one
 _GRACE = 5.0  # seconds that open connections get to end
 _IDLE = 120.0  # seconds that a connection may take to send a request's headers, also between two requests
 _LINGER = 1.0  # seconds for which the rest of a body is read that was refused, so that its sender reads why

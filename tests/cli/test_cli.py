@@ -10,23 +10,26 @@ import select
 import subprocess
 import sys
 import termios
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+from ollamapy import API_VERSION, __version__
 from tests.server.harness import RunningServer, tiny_gguf
 
 
 def ollamapy(
-    server: RunningServer | None,
+    server: RunningServer | str | None,
     *arguments: str,
     stdin: str | IO[bytes] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    environment["OLLAMA_HOST"] = server.host if server else "127.0.0.1:1"
+    environment["OLLAMA_HOST"] = server.host if isinstance(server, RunningServer) else server or "127.0.0.1:1"
     return subprocess.run(
         [sys.executable, "-m", "ollamapy", *arguments],
         **({"input": stdin} if isinstance(stdin, str) else {"stdin": stdin or subprocess.DEVNULL}),
@@ -55,7 +58,47 @@ def test_help_teaches() -> None:
     assert ollamapy(None, "help", "show").stdout == ollamapy(None, "show", "--help").stdout
     assert "OLLAMA_KEEP_ALIVE" in ollamapy(None, "serve", "--help").stdout
     assert "OLLAMA_KEEP_ALIVE" in ollamapy(None, "start", "--help").stdout
-    assert ollamapy(None, "--version").stdout.startswith("ollamapy version is ")
+
+
+def test_version(scripted: RunningServer) -> None:
+    ours = f"ollamapy version is {__version__}\n"
+    for flag in ("-v", "--version"):
+        assert ollamapy(scripted, flag).stdout == f"ollama version is {API_VERSION}\n{ours}"
+    nobody = (
+        f"Warning: could not connect to a running Ollama instance\nWarning: client version is {API_VERSION}\n"
+    )
+    done = ollamapy(None, "-v")
+    assert (done.returncode, done.stdout, done.stderr) == (0, nobody + ours, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        (b'{"version": "0.1.2"}', "ollama version is 0.1.2"),
+        (b'["0.1.2"]', "Warning: could not connect to a running Ollama instance"),
+        (b"<html>", "Warning: could not connect to a running Ollama instance"),
+    ],
+)
+def test_version_beside_another_server(body: bytes, line: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        done = ollamapy(f"127.0.0.1:{other.server_port}", "-v")
+        listed = ollamapy(f"127.0.0.1:{other.server_port}", "list") if body == b"<html>" else None
+        other.shutdown()
+    assert done.stdout.splitlines()[:2] == [line, f"Warning: client version is {API_VERSION}"]
+    assert (done.returncode, done.stderr) == (0, "")
+    if listed:
+        error = f"Error: http://127.0.0.1:{other.server_port} answers, but not as an Ollama server does\n"
+        assert (listed.returncode, listed.stderr) == (1, error)
 
 
 def test_help_is_light() -> None:
