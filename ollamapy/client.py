@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -52,31 +53,36 @@ class Client:
         assert self._session is not None
         await self._session.close()
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What may go wrong with an answer, as a ClientError."""
+        try:
+            yield
+        except (aiohttp.ClientResponseError, ValueError):
+            raise ClientError(f"{self.url} answers, but not as an Ollama server does") from None
+        except aiohttp.ClientError as error:
+            raise ClientError(f"the connection broke off: {error}") from None
+
     async def _send(self, method: str, path: str, **arguments: Any) -> aiohttp.ClientResponse:
         assert self._session is not None
-        try:
-            response = await self._session.request(method, self.url + path, **arguments)
-        except aiohttp.InvalidURL as error:
-            raise NotConnectedError(f"invalid server address {error}") from None
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
-            raise NotConnectedError(f"could not connect to {self.url}: {error}") from None
-        if response.status >= 400:
-            data = await response.read()
-            raise ClientError(_error_text(data, response.status), response.status)
+        with self._reading():
+            try:
+                response = await self._session.request(method, self.url + path, **arguments)
+            except aiohttp.InvalidURL as error:
+                raise NotConnectedError(f"invalid server address {error}") from None
+            except (aiohttp.ClientConnectionError, TimeoutError) as error:
+                raise NotConnectedError(f"could not connect to {self.url}: {error}") from None
+            if response.status >= 400:
+                data = await response.read()
+                raise ClientError(_error_text(data, response.status), response.status)
         return response
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        """One request and its JSON answer, None for an empty one. Raises ClientError."""
+        """One request and its JSON object, None for an empty answer. Raises ClientError."""
         response = await self._send(method, path, json=body)
-        try:
+        with self._reading():
             data = await response.read()
-            return json.loads(data) if data else None
-        except aiohttp.ClientError as error:
-            raise ClientError(f"the answer of {self.url} broke off: {error}", response.status) from None
-        except ValueError:
-            raise ClientError(
-                f"{self.url} answers, but not as an Ollama server does", response.status
-            ) from None
+            return _object(data) if data else None
 
     async def exists(self, path: str) -> bool:
         """Whether HEAD finds something."""
@@ -98,16 +104,22 @@ class Client:
         """The events of an NDJSON answer. Raises ClientError, also for an error inside the stream."""
         response = await self._send("POST", path, json=body)
         try:
-            async for line in response.content:
-                if line.strip():
-                    event = json.loads(line)
-                    if event.get("error"):
-                        raise ClientError(str(event["error"]))
-                    yield event
-        except (aiohttp.ClientError, ValueError) as error:
-            raise ClientError(f"the connection broke off: {error}") from None
+            with self._reading():
+                async for line in response.content:
+                    if line.strip():
+                        event = _object(line)
+                        if event.get("error"):
+                            raise ClientError(str(event["error"]))
+                        yield event
         finally:
             response.close()
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
 
 
 def _error_text(data: bytes, status: int) -> str:

@@ -20,7 +20,7 @@ async def _ask() -> str:
             answer = await asyncio.wait_for(client.call("GET", "/api/version"), _SECONDS)
         except (ClientError, asyncio.TimeoutError):  # not the built-in one before Python 3.11
             return ""
-    version = answer.get("version") if isinstance(answer, dict) else None
+    version = (answer or {}).get("version")
     return version if isinstance(version, str) else ""
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
 import select
+import socketserver
 import subprocess
 import sys
 import termios
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -71,34 +73,50 @@ def test_version(scripted: RunningServer) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, nobody + ours, "")
 
 
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """The host of a server that answers every connection with the same bytes."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def http(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+
+
+def test_version_of_another_server() -> None:
+    with answering(http(b'{"version": "0.1.2"}')) as host:
+        lines = ollamapy(host, "-v").stdout.splitlines()
+    assert lines[:2] == ["ollama version is 0.1.2", f"Warning: client version is {API_VERSION}"]
+
+
 @pytest.mark.parametrize(
-    ("body", "line"),
+    ("answer", "error"),
     [
-        (b'{"version": "0.1.2"}', "ollama version is 0.1.2"),
-        (b'["0.1.2"]', "Warning: could not connect to a running Ollama instance"),
-        (b"<html>", "Warning: could not connect to a running Ollama instance"),
+        (http(b"<html>"), "{url} answers, but not as an Ollama server does"),
+        (http(b"[1]"), "{url} answers, but not as an Ollama server does"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "{url} answers, but not as an Ollama server does"),
+        (http(b"{}")[:-1], "the connection broke off: "),
     ],
+    ids=["html", "array", "ssh", "broken"],
 )
-def test_version_beside_another_server(body: bytes, line: str) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        done = ollamapy(f"127.0.0.1:{other.server_port}", "-v")
-        listed = ollamapy(f"127.0.0.1:{other.server_port}", "list") if body == b"<html>" else None
-        other.shutdown()
-    assert done.stdout.splitlines()[:2] == [line, f"Warning: client version is {API_VERSION}"]
-    assert (done.returncode, done.stderr) == (0, "")
-    if listed:
-        error = f"Error: http://127.0.0.1:{other.server_port} answers, but not as an Ollama server does\n"
-        assert (listed.returncode, listed.stderr) == (1, error)
+def test_who_is_no_ollama_server_is_told_apart(answer: bytes, error: str) -> None:
+    with answering(answer) as host:
+        for command in ("ps", "stop"):
+            done = ollamapy(host, command, *(["m"] if command == "stop" else []))
+            assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+            assert done.stderr.startswith("Error: " + error.format(url=f"http://{host}"))
+        version = ollamapy(host, "-v")
+    assert (version.returncode, version.stderr) == (0, "")
+    assert version.stdout.startswith("Warning: could not connect to a running Ollama instance\n")
 
 
 def test_help_is_light() -> None:
