@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import openai
 import pydantic
@@ -39,7 +39,7 @@ CLOCK: dict[str, Any] = {"type": "function", "function": {"name": "get_time"}}
 class Person(pydantic.BaseModel):
     name: str = pydantic.Field(max_length=20)
     age: int = pydantic.Field(ge=0, le=150)
-    tags: list[str] = pydantic.Field(max_length=2)
+    tags: list[Annotated[str, pydantic.Field(max_length=12)]] = pydantic.Field(max_length=2)
 
 
 @pytest.fixture
