@@ -39,12 +39,13 @@ def single(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path) -> Iter
 def ask(
     server: RunningServer, prompt: str, stream: bool = True, path: str = "/api/generate"
 ) -> socket.socket:
-    """A connection on which a request without end has been sent."""
+    """A connection on which a request has been sent that has no end: drawn at random, counting may stop anywhere."""
     body: dict[str, Any] = {"model": MODEL, "stream": stream}
     if path == "/api/generate":
-        body |= {"prompt": prompt, "raw": True, "options": {"num_predict": 100_000, "num_ctx": 8192}}
+        options = {"num_predict": 100_000, "num_ctx": 8192, "temperature": 0}
+        body |= {"prompt": prompt, "raw": True, "options": options}
     else:
-        body |= {"messages": [{"role": "user", "content": prompt}], "max_tokens": 100_000}
+        body |= {"messages": [{"role": "user", "content": prompt}], "max_tokens": 100_000, "temperature": 0}
     data = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
